@@ -1,0 +1,461 @@
+"""Files and directories as a local store sees them: metas, versions, errors, temporary files, walks.
+
+Everything here blocks, and runs in worker threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from stores._beneath import RENAME_NOREPLACE, Root, encode, rename_at
+from stores.errors import (
+    AlreadyExists,
+    Denied,
+    InvalidKey,
+    NoSpace,
+    NotFound,
+    Precondition,
+    ReadOnly,
+    StoreError,
+    Unavailable,
+    Unsupported,
+)
+from stores.keys import join
+from stores.meta import AttributeChange, Body, ObjectMeta, PosixAttributes, PrefixMeta
+
+__all__ = [
+    "changed",
+    "check_version",
+    "copy_bytes",
+    "is_temporary",
+    "locked",
+    "lstat",
+    "object_meta",
+    "prefix_meta",
+    "put_file",
+    "read_exactly",
+    "scan",
+    "set_attributes_at",
+    "store_error",
+    "sweep",
+    "version_of",
+    "walk",
+    "write_body",
+]
+
+_CHUNK = 1 << 20
+_SCAN = os.O_RDONLY | os.O_DIRECTORY
+_GONE_STALE = 3600.0
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.zarrmount-tmp", re.DOTALL)
+
+# -- errors ------------------------------------------------------------------------------------------
+
+_ERRORS: dict[int | None, tuple[type[StoreError], str]] = {
+    errno.ENOENT: (NotFound, "no such file or directory"),
+    errno.ENOTDIR: (NotFound, "something above it is a file, not a directory"),
+    errno.EEXIST: (AlreadyExists, "it is there already"),
+    errno.ENOTEMPTY: (Denied, "the directory is not empty"),
+    errno.EISDIR: (Denied, "a directory has this name"),
+    errno.EACCES: (Denied, "permission denied"),
+    errno.EPERM: (Denied, "operation not permitted"),
+    errno.EXDEV: (Denied, "it leads out of the root, or to another file system"),
+    errno.ELOOP: (Denied, "too many symbolic links, or one where none may be"),
+    errno.ENXIO: (Denied, "not a file that can be read"),
+    errno.EMLINK: (Denied, "too many links"),
+    errno.EROFS: (ReadOnly, "the file system is read-only"),
+    errno.ENOSPC: (NoSpace, "no space left on the disk"),
+    errno.EDQUOT: (NoSpace, "the disk quota is used up"),
+    errno.EFBIG: (NoSpace, "too large for the file system"),
+    errno.ENAMETOOLONG: (InvalidKey, "the name is too long for the file system"),
+    errno.EILSEQ: (InvalidKey, "the file system cannot hold such a name"),
+    errno.EINVAL: (Unsupported, "the file system refuses this"),
+    errno.ENOSYS: (Unsupported, "the kernel cannot do this"),
+    errno.EOPNOTSUPP: (Unsupported, "the file system cannot do this"),
+}
+
+
+def store_error(error: OSError, key: str) -> StoreError:
+    """Return the StoreError that says what `error` says, with its errno."""
+    kind, message = _ERRORS.get(error.errno, (Unavailable, error.strerror or str(error)))
+    return kind(message, key=key, os_errno=error.errno)
+
+
+def os_error(number: int) -> OSError:
+    """Return the OSError of an errno."""
+    return OSError(number, os.strerror(number))
+
+
+# -- metas -------------------------------------------------------------------------------------------
+
+
+def version_of(found: os.stat_result) -> str:
+    """Return what changes when a file is replaced or written to, and not when its mode is.
+
+    A put makes a new inode, and a writer in place sets the time of modification.  The time of the
+    last *change* would also tell of a writer who sets back the former; but chmod, link and rename
+    alter it too, and would make a file that is open for writing look like another's.
+    """
+    return f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+
+
+def changed(before: os.stat_result, after: os.stat_result) -> bool:
+    """Tell whether a file was written to between two looks."""
+    return version_of(before) != version_of(after)
+
+
+def _attributes(found: os.stat_result) -> PosixAttributes:
+    return PosixAttributes(
+        mode=found.st_mode,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        nlink=found.st_nlink,
+        atime_ns=found.st_atime_ns,
+        ctime_ns=found.st_ctime_ns,
+        blocks=found.st_blocks,
+        rdev=found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0,
+    )
+
+
+def object_meta(key: str, found: os.stat_result) -> ObjectMeta:
+    """Return the meta of anything but a directory."""
+    return ObjectMeta(key, found.st_size, found.st_mtime_ns, version_of(found), _attributes(found))
+
+
+def prefix_meta(prefix: str, found: os.stat_result) -> PrefixMeta:
+    """Return the meta of a directory."""
+    return PrefixMeta(prefix, found.st_mtime_ns, _attributes(found))
+
+
+def lstat(directory: int, name: bytes) -> os.stat_result | None:
+    """Return what `name` itself is, None where nothing is."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def set_attributes_at(directory: int, name: bytes, change: AttributeChange) -> None:
+    """Change mode, owner and times of `name` itself, not of what a link points to."""
+    if change.uid is not None or change.gid is not None:
+        uid = -1 if change.uid is None else change.uid
+        gid = -1 if change.gid is None else change.gid
+        os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+    if change.mode is not None:  # after chown, which takes away set-user-ID bits
+        pinned = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            if stat.S_ISLNK(os.fstat(pinned).st_mode):
+                raise os_error(errno.EOPNOTSUPP)  # on Linux, links have no mode of their own
+            Path(f"/proc/self/fd/{pinned}").chmod(stat.S_IMODE(change.mode))
+        finally:
+            os.close(pinned)
+    if change.atime_ns is not None or change.mtime_ns is not None:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        atime = found.st_atime_ns if change.atime_ns is None else change.atime_ns
+        mtime = found.st_mtime_ns if change.mtime_ns is None else change.mtime_ns
+        os.utime(name, ns=(atime, mtime), dir_fd=directory, follow_symlinks=False)
+
+
+# -- bytes -------------------------------------------------------------------------------------------
+
+
+def read_exactly(fd: int, start: int, size: int) -> bytes:
+    """Return ``[start, start + size)`` of a file, fewer bytes only at its end."""
+    size = min(size, max(0, os.fstat(fd).st_size - start))
+    parts: list[bytes] = []
+    while size > 0:
+        part = os.pread(fd, size, start)
+        if not part:
+            break
+        if len(part) == size and not parts:
+            return part
+        parts.append(part)
+        start += len(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def write_body(fd: int, body: Body) -> None:
+    """Write all of a body, in pieces if it is a file."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        view = memoryview(body)
+        _write(fd, view.cast("B") if view.c_contiguous else memoryview(view.tobytes()))
+        return
+    body.seek(0)
+    while piece := body.read(_CHUNK):
+        _write(fd, memoryview(piece))
+
+
+def _write(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def copy_bytes(source: int, fd: int) -> None:
+    """Copy a whole open file into another without taking its bytes into the process."""
+    before = os.fstat(source)
+    position = 0
+    try:
+        while count := os.copy_file_range(source, fd, 1 << 30, position):
+            position += count
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    # Some file systems cannot, and /proc-like ones say 0; the rest goes by the older call.
+    while count := os.sendfile(fd, source, position, 1 << 30):
+        position += count
+    if changed(before, os.fstat(source)):
+        raise Unavailable("the source was written to while it was copied")
+
+
+# -- replacing files ---------------------------------------------------------------------------------
+
+_LOCKS = tuple(threading.Lock() for _ in range(64))
+
+
+@contextmanager
+def locked(*names: tuple[int, bytes]) -> Iterator[None]:
+    """Shut out all else in this process that sets or takes away these names, each in its directory.
+
+    A lock of the process, not of a store: two stores may have one directory.
+    """
+    numbers = set()
+    for directory, name in names:
+        where = os.fstat(directory)
+        numbers.add(hash((where.st_dev, where.st_ino, name)) % len(_LOCKS))
+    with ExitStack() as stack:
+        for number in sorted(numbers):  # always in this order, so that two never wait for one another
+            stack.enter_context(_LOCKS[number])
+        yield
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is one that :func:`put_file` gives to unfinished files."""
+    return name.endswith(".zarrmount-tmp") and _TEMPORARY.fullmatch(name) is not None
+
+
+def _temporary_name(name: bytes) -> bytes:
+    short = name[:64].decode("utf-8", "ignore")  # whole characters: some file systems insist on UTF-8
+    return encode(f".{short}.{secrets.token_hex(8)}.zarrmount-tmp")
+
+
+def check_version(key: str, found: os.stat_result | None, version: str | None) -> None:
+    """Raise Precondition unless `found` is of `version`; None is any version."""
+    if version is None:
+        return
+    if found is None:
+        raise Precondition("it was deleted since it was looked up", key=key)
+    if version_of(found) != version:
+        raise Precondition("it has changed since it was looked up", key=key)
+
+
+def put_file(
+    root: Root,
+    key: str,
+    write: Callable[[int], None],
+    *,
+    if_absent: bool = False,
+    if_version: str | None = None,
+    attributes: AttributeChange | None = None,
+) -> ObjectMeta:
+    """Make a file whole and then give it its name; what was there is kept until then, or for good.
+
+    Parameters
+    ----------
+    root : Root
+        The store's directory.
+    key : str
+        The key.
+    write : function
+        Writes the bytes to the file descriptor that it is given.
+    if_absent : bool
+        Only create.
+    if_version : str or None
+        Only replace this version.
+    attributes : AttributeChange or None
+        What differs from the replaced file's attributes, or from those of any new file.
+    """
+    with _parent_of_target(root, key, if_version) as (directory, name):
+        old = _check_target(key, lstat(directory, name), if_absent, if_version)
+        private = old is not None or (attributes is not None and attributes.mode is not None)
+        temporary = _temporary_name(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        # What replaces nothing is made as any new file, so that the kernel applies umask and ACLs.
+        fd = os.open(temporary, flags, 0o600 if private else 0o666, dir_fd=directory)
+        try:
+            write(fd)
+            _finish(fd, directory, name, old, attributes or AttributeChange())
+            with locked((directory, name)):
+                _check_target(key, lstat(directory, name), if_absent, if_version)
+                _give_name(directory, temporary, name, if_absent)
+                return object_meta(key, os.fstat(fd))  # now, since the renaming set its ctime
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _parent_of_target(root: Root, key: str, if_version: str | None) -> Iterator[tuple[int, bytes]]:
+    """Open, or make, the directory of a put; what replaces something makes none."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(root.parent(key, create=if_version is None))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if if_version is None:
+                raise
+            raise Precondition("it was deleted since it was looked up", key=key) from error
+        yield found
+
+
+def _check_target(
+    key: str, found: os.stat_result | None, if_absent: bool, if_version: str | None
+) -> os.stat_result | None:
+    """Check that `found` may be replaced; return it where it is a file whose attributes are kept."""
+    if if_absent and found is not None:
+        raise os_error(errno.EEXIST)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise os_error(errno.EISDIR)
+    check_version(key, found, if_version)
+    return found if found is not None and stat.S_ISREG(found.st_mode) else None
+
+
+def _give_name(directory: int, temporary: bytes, name: bytes, if_absent: bool) -> None:
+    if not if_absent:
+        rename_at(directory, temporary, directory, name, 0)
+        return
+    try:
+        rename_at(directory, temporary, directory, name, RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        os.unlink(temporary, dir_fd=directory)
+
+
+_last_time = 0
+_time_lock = threading.Lock()
+
+
+def _new_time() -> int:
+    """Return the time, later than ever before: with it, a reused inode number is a new version."""
+    global _last_time  # noqa: PLW0603 - one clock for the process
+    with _time_lock:
+        _last_time = max(_last_time + 1, time.time_ns())
+        return _last_time
+
+
+def _finish(
+    fd: int, directory: int, name: bytes, old: os.stat_result | None, change: AttributeChange
+) -> None:
+    """Give an unfinished file the attributes of the file that it replaces, and those asked for."""
+    if old is not None:
+        kept_owner = _keep_owner(fd, old)
+        mode = stat.S_IMODE(old.st_mode) if kept_owner else stat.S_IMODE(old.st_mode) & 0o777
+        os.fchmod(fd, mode)
+        _keep_xattrs(fd, f"/proc/self/fd/{directory}/".encode() + name)
+    if change.uid is not None or change.gid is not None:
+        os.fchown(fd, -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid)
+    if change.mode is not None:
+        os.fchmod(fd, stat.S_IMODE(change.mode))
+    now = _new_time()
+    os.utime(
+        fd,
+        ns=(
+            now if change.atime_ns is None else change.atime_ns,
+            now if change.mtime_ns is None else change.mtime_ns,
+        ),
+    )
+
+
+def _keep_owner(fd: int, old: os.stat_result) -> bool:
+    """Hand the file to the old owner, as far as this process may; tell whether it is theirs."""
+    made = os.fstat(fd)
+    if (made.st_uid, made.st_gid) == (old.st_uid, old.st_gid):
+        return True
+    try:
+        os.fchown(fd, old.st_uid, old.st_gid)
+    except PermissionError:  # only root gives files away; a group of one's own can be kept
+        with suppress(PermissionError):
+            os.fchown(fd, -1, old.st_gid)
+        return False
+    return True
+
+
+def _keep_xattrs(fd: int, path: bytes) -> None:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOENT):  # has none, or was deleted meanwhile
+            return
+        raise
+    for name in names:
+        try:
+            os.setxattr(fd, name, os.getxattr(path, name, follow_symlinks=False))
+        except OSError as error:
+            # Labels that only security modules or root may set are not for us to copy.
+            if error.errno == errno.ENODATA or not name.startswith("user."):
+                continue
+            raise
+
+
+# -- directories -------------------------------------------------------------------------------------
+
+
+def sweep(directory: int) -> bool:
+    """Remove unfinished files of dead writers from a directory that holds nothing else."""
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries]
+    old = time.time() - _GONE_STALE
+    stale = [name for name in names if is_temporary(name)]
+    if len(stale) < len(names):
+        return False
+    for name in stale:
+        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime > old:
+            return False
+    for name in stale:
+        os.unlink(name, dir_fd=directory)
+    return True
+
+
+def scan(root: Root, prefix: str) -> Generator[ObjectMeta | PrefixMeta, None, None]:
+    """Yield what is directly in a directory; nothing if there is no such directory."""
+    try:
+        fd = root.open(prefix, _SCAN)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name).decode("utf-8", "surrogateescape")
+                if is_temporary(name):
+                    continue
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # deleted since its name was read
+                key = join(prefix, name)
+                yield prefix_meta(key, found) if stat.S_ISDIR(found.st_mode) else object_meta(key, found)
+    finally:
+        os.close(fd)
+
+
+def walk(root: Root, prefix: str) -> Generator[ObjectMeta, None, None]:
+    """Yield all objects beneath a directory; links to directories are objects and not entered."""
+    todo = [prefix]
+    while todo:
+        for found in scan(root, todo.pop()):
+            if isinstance(found, PrefixMeta):
+                todo.append(found.prefix)
+            else:
+                yield found

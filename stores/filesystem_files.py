@@ -1,0 +1,152 @@
+"""What takes several calls of a file system of fsspec, to be run where its calls run.
+
+Writing beside a name and renaming over it, removing the directories that a
+delete leaves empty, and asking without being answered from a cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from stores.filesystem_kinds import Kind
+
+__all__ = ["PARTIAL", "Place", "fresh_async", "fresh_sync", "read_async", "read_sync", "remove", "write"]
+
+PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
+"""Names of what is being written; listings leave them out."""
+
+_ATTEMPTS = 4
+
+
+class Place(NamedTuple):
+    """A path in a synchronous file system, and the root of the store above it."""
+
+    fs: Any
+    kind: Kind
+    root: str
+    path: str
+
+    @property
+    def parent(self) -> str:
+        """The path of the directory that holds it."""
+        return self.path.rpartition("/")[0]
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def write(place: Place, data: bytes, *, if_absent: bool) -> None:
+    """Store a file, in one step where the table says so."""
+    fs, kind, _, path = place
+    if kind.replace is not None:
+        _write_beside(place, data, if_absent)
+        return
+    if kind.tree and not kind.makes_dirs:
+        _refuse_directory(fs, path)
+    _with_parent(place, lambda: fs.pipe_file(path, data))
+
+
+def _write_beside(place: Place, data: bytes, if_absent: bool) -> None:
+    fs, kind, _, path = place
+    partial = place._replace(path=f"{place.parent}/.{uuid.uuid4().hex}.partial")
+    _with_parent(partial, lambda: fs.pipe_file(partial.path, data))
+    try:
+        if if_absent:
+            fs.link(partial.path, path)
+        else:
+            _refuse_directory(fs, path)
+            assert kind.replace is not None  # noqa: S101 - for the type checker; the caller saw it
+            kind.replace(fs, partial.path, path)
+            return
+    except BaseException:
+        remove(partial)
+        raise
+    fs.rm_file(partial.path)
+
+
+def _with_parent(place: Place, action: Callable[[], object]) -> None:
+    """Do what needs the directory above `place`, made first where directories are real."""
+    for left in reversed(range(_ATTEMPTS)):
+        if place.kind.makes_dirs:
+            place.fs.makedirs(place.parent, exist_ok=True)
+        try:
+            action()
+        except FileNotFoundError:
+            # Somebody's delete removed the directory, just made and still empty, in between.
+            if not left or not place.kind.makes_dirs:
+                raise
+        else:
+            return
+
+
+def _refuse_directory(fs: Any, path: str) -> None:
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        return
+    if info["type"] == "directory":
+        raise IsADirectoryError(errno.EISDIR, "a directory has this name", path)
+
+
+def remove(place: Place) -> None:
+    """Remove a file and the directories above it that it leaves empty."""
+    place.fs.rm_file(place.path)
+    for directory in _above(place):
+        try:
+            place.fs.rmdir(directory)
+        except Exception:  # noqa: BLE001 - not empty, or not ours: each file system says it its own way
+            return
+
+
+def _above(place: Place) -> Iterator[str]:
+    directory = place.parent
+    while len(directory) > len(place.root):
+        yield directory
+        directory = directory.rpartition("/")[0]
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+def _forget(fs: Any, path: str) -> None:
+    fs.invalidate_cache(path)
+    if type(fs).__name__ == "HTTPFileSystem":  # which forgets nothing
+        fs.dircache.pop(path, None)
+
+
+def fresh_sync(fs: Any, name: str, path: str, kwargs: dict[str, Any]) -> Any:
+    """Call the method `name` with nothing of it answered from the cache of listings."""
+    _forget(fs, path)
+    return getattr(fs, name)(path, **kwargs)
+
+
+async def fresh_async(fs: Any, name: str, path: str, kwargs: dict[str, Any]) -> Any:
+    """As `fresh_sync`, on the loop of an asynchronous file system."""
+    _forget(fs, path)
+    if name == "ls" and path and hasattr(fs, "_lsdir"):
+        # s3fs: its _ls of a prefix without objects goes on to list all that stands beside it.
+        return await fs._lsdir(path, refresh=True)
+    return await getattr(fs, f"_{name}")(path, **kwargs)
+
+
+Read = tuple[Mapping[str, Any], bytes, Mapping[str, Any]]
+
+
+def read_sync(fs: Any, path: str, limits: Mapping[str, int], before: bool, after: bool) -> Read:
+    """Read a file, or the part within `limits`, with its info from before and from after that."""
+    first = fresh_sync(fs, "info", path, {}) if before else {}
+    data = b"" if first.get("type") == "directory" else fs.cat_file(path, **limits)
+    last = fresh_sync(fs, "info", path, {}) if after else {}
+    return first, data if isinstance(data, bytes) else bytes(data), last
+
+
+async def read_async(fs: Any, path: str, limits: Mapping[str, int], before: bool, after: bool) -> Read:
+    """As `read_sync`, on the loop of an asynchronous file system."""
+    first = await fresh_async(fs, "info", path, {}) if before else {}
+    data = b"" if first.get("type") == "directory" else await fs._cat_file(path, **limits)
+    last = await fresh_async(fs, "info", path, {}) if after else {}
+    return first, data if isinstance(data, bytes) else bytes(data), last

@@ -1,0 +1,468 @@
+"""A store on a directory of the local disk: files as objects, with all that POSIX has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import anyio.to_thread
+
+from stores import _files as files
+from stores._beneath import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    Descriptor,
+    Root,
+    encode,
+    rename_at,
+    sync_file_system,
+)
+from stores.base import ObjectReader, Store
+from stores.errors import BadLocation, Denied, InvalidKey, NotFound, Precondition, Unavailable
+from stores.keys import check_prefix
+from stores.meta import AttributeChange, Body, Capabilities, ListPage, Lookup, ObjectMeta, PrefixMeta, Usage
+
+__all__ = ["LocalStore"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PAGE = 1000
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # never waits for the writer of a FIFO
+_SCAN = os.O_RDONLY | os.O_DIRECTORY
+
+
+class LocalStore(Store):
+    """The files beneath one directory.
+
+    Parameters
+    ----------
+    root : str or path
+        The directory.
+    create : bool
+        Make it, and what is missing above it, when the store is opened.
+    read_only : bool
+        Refuse every change.
+
+    Notes
+    -----
+    No key leads out of the root: symbolic links are followed where they stay beneath it, and are
+    Denied where they do not (or are absolute).  ``head``, lookups and listings show a link as
+    itself; reads give what it points to; a put replaces it.
+
+    A put writes a temporary file beside its target and renames it.  Conditions on a version are
+    checked just before that, under a lock that all stores of this process share.  *Other* processes
+    are not shut out: what they do before the check is seen, what they do between the check and the
+    rename (microseconds) is replaced.  ``if_absent`` excludes them too.
+
+    A version tells inode, size and time of modification, and so changes with every replacement and
+    every write in place, but not with modes, owners, names or links.  Who writes in place, keeps
+    the size and then sets back the time goes unseen, as with ``make`` or ``rsync``.
+
+    ``make_dir`` and ``make_node`` apply the umask of the process, as ``mkdir(2)`` does; so do puts
+    that create, unless they are given a mode.
+    """
+
+    capabilities = Capabilities(
+        listable=True,
+        ranges=True,
+        versions=True,
+        create_if_absent=True,
+        replace_if_version=True,
+        rename=True,
+        server_copy=True,
+        directories=True,
+        posix=True,
+        snapshot_reads=True,
+    )
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, create: bool = False, read_only: bool = False
+    ) -> None:
+        super().__init__(read_only=read_only)
+        self._path = Path(os.path.abspath(root))  # noqa: PTH100 - Path.absolute() keeps ".."
+        self._create = create
+        self._root: Root | None = None
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._path
+
+    @property
+    def location(self) -> str:
+        """The absolute path of the directory."""
+        return str(self._path)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the directory, or make it.
+
+        Raises
+        ------
+        NotFound, BadLocation, Denied
+            If it is missing, is no directory, or may not be opened.
+        """
+        await self._opened()
+
+    async def aclose(self) -> None:
+        """Let go of the directory; it is closed when no store and no call in flight shares it."""
+        self._root = None
+
+    async def _opened(self) -> Root:
+        if self._root is not None:
+            return self._root
+        root = await anyio.to_thread.run_sync(self._open_root)
+        self._root = self._root or root  # another task may have opened it meanwhile
+        return self._root
+
+    def _open_root(self) -> Root:
+        try:
+            if self._create:
+                self._path.mkdir(parents=True, exist_ok=True)
+            return Root(self._path)
+        except FileNotFoundError as error:
+            hint = "no such directory (use --create, or create=True, to make it)"
+            raise NotFound(hint, key=self.location, os_errno=error.errno) from error
+        except (NotADirectoryError, FileExistsError) as error:
+            raise BadLocation("not a directory", key=self.location, os_errno=errno.ENOTDIR) from error
+        except OSError as error:
+            raise files.store_error(error, self.location) from error
+
+    async def _run(
+        self, work: Callable[Concatenate[Root, str, P], T], key: str, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do ``work(root, key, ...)`` in a thread; its OSErrors become StoreErrors."""
+        _check_names(key)
+
+        def translated(root: Root) -> T:
+            with _translated(key):
+                return work(root, key, *args, **kwargs)
+
+        return await anyio.to_thread.run_sync(translated, await self._opened())
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def _head(self, key: str) -> ObjectMeta:
+        found = (await self._run(_lookup, key)).object
+        if found is None:
+            raise NotFound("it is a directory", key=key, os_errno=errno.EISDIR)
+        return found
+
+    async def _lookup(self, path: str) -> Lookup:
+        return await self._run(_lookup, path)
+
+    async def _get(self, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
+        return await self._run(_get, key, if_version)
+
+    async def _get_range(self, key: str, start: int, stop: int, if_version: str | None) -> bytes:
+        return await self._run(_get_range, key, start, stop, if_version)
+
+    async def _open_reader(self, key: str, if_version: str | None) -> ObjectReader:
+        return await self._run(_open_reader, key, if_version)
+
+    async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+        _check_names(prefix)
+        found = files.scan(await self._opened(), prefix)
+        try:
+            while page := await anyio.to_thread.run_sync(_next_page, found, prefix):
+                yield page
+        finally:
+            found.close()
+
+    async def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+        _check_names(prefix)
+        found = files.walk(await self._opened(), prefix)
+        try:
+            while page := await anyio.to_thread.run_sync(_next_page, found, prefix):
+                yield page
+        finally:
+            found.close()
+
+    async def usage(self) -> Usage | None:
+        """Return what ``statvfs(3)`` tells of the file system that the root lies on."""
+        return await self._run(_usage, "")
+
+    async def root(self) -> PrefixMeta:
+        """Return the meta of the directory itself."""
+        return await self._run(_root, "")
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def _put(
+        self,
+        key: str,
+        body: Body,
+        if_absent: bool,
+        if_version: str | None,
+        attributes: AttributeChange | None,
+    ) -> ObjectMeta:
+        def write(fd: int) -> None:
+            files.write_body(fd, body)
+
+        return await self._run(
+            files.put_file, key, write, if_absent=if_absent, if_version=if_version, attributes=attributes
+        )
+
+    async def _delete(self, key: str) -> None:
+        await self._run(_delete, key)
+
+    async def _copy(self, source: str, target: str, if_absent: bool) -> ObjectMeta:
+        _check_names(target)
+        return await self._run(_copy, source, target, if_absent)
+
+    async def _rename(self, source: str, target: str, if_absent: bool, exchange: bool) -> None:
+        _check_names(target)
+        await self._run(_rename, source, target, _flags(if_absent, exchange), directory=False)
+
+    async def sync(self, path: str) -> None:
+        """Return when what was put under `path` would survive a power loss.
+
+        A file is written out together with the directories above it; for a directory, so is the
+        whole file system that it lies on.
+        """
+        await self._run(_sync, check_prefix(path))
+
+    # -- directories and POSIX -----------------------------------------------------------------
+
+    async def _make_dir(self, path: str, mode: int) -> PrefixMeta:
+        return await self._run(_make_dir, path, mode)
+
+    async def _remove_dir(self, path: str) -> None:
+        await self._run(_remove_dir, path)
+
+    async def _rename_dir(self, source: str, target: str, if_absent: bool, exchange: bool) -> None:
+        _check_names(target)
+        await self._run(_rename, source, target, _flags(if_absent, exchange), directory=True)
+
+    async def _set_attributes(self, path: str, change: AttributeChange) -> None:
+        await self._run(_set_attributes, path, change)
+
+    async def _symlink(self, target: str, key: str) -> ObjectMeta:
+        return await self._run(_symlink, key, target)
+
+    async def _read_link(self, key: str) -> str:
+        return await self._run(_read_link, key)
+
+    async def _link(self, source: str, target: str) -> ObjectMeta:
+        _check_names(target)
+        return await self._run(_link, source, target)
+
+    async def _make_node(self, key: str, mode: int, rdev: int) -> ObjectMeta:
+        return await self._run(_make_node, key, mode, rdev)
+
+
+class _FileReader(ObjectReader):
+    """Reads one open file, which a put or a delete of its key does not touch."""
+
+    def __init__(self, file: Descriptor, meta: ObjectMeta, opened: os.stat_result) -> None:
+        self._file: Descriptor | None = file
+        self._opened = opened
+        self.meta = meta
+
+    async def read(self, start: int, size: int) -> bytes:
+        if self._file is None:
+            raise ValueError("the reader is closed")
+        return await anyio.to_thread.run_sync(self._read, self._file, start, size)
+
+    def _read(self, file: Descriptor, start: int, size: int) -> bytes:
+        with _translated(self.meta.key):
+            data = files.read_exactly(file.fd, start, size)
+            if files.changed(self._opened, os.fstat(file.fd)):
+                raise Precondition("it was written to since it was opened", key=self.meta.key)
+            return data
+
+    async def aclose(self) -> None:
+        self._file = None
+
+
+# -- what runs in threads --------------------------------------------------------------------------
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise files.store_error(error, key) from error
+
+
+def _check_names(key: str) -> None:
+    if any(map(files.is_temporary, key.split("/"))):
+        raise InvalidKey("names of this form are kept for unfinished files", key=key)
+
+
+def _flags(if_absent: bool, exchange: bool) -> int:
+    return RENAME_NOREPLACE * if_absent | RENAME_EXCHANGE * exchange
+
+
+def _found(directory: int, name: bytes) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _next_page(found: Iterator[ObjectMeta | PrefixMeta], prefix: str) -> ListPage | None:
+    with _translated(prefix):
+        page = list(islice(found, _PAGE))
+    if not page:
+        return None
+    return ListPage(
+        tuple(meta for meta in page if isinstance(meta, ObjectMeta)),
+        tuple(meta for meta in page if isinstance(meta, PrefixMeta)),
+    )
+
+
+def _lookup(root: Root, path: str) -> Lookup:
+    with root.parent(path) as (directory, name):
+        found = _found(directory, name)
+    if stat.S_ISDIR(found.st_mode):
+        return Lookup(prefix=files.prefix_meta(path, found))
+    return Lookup(object=files.object_meta(path, found))
+
+
+def _root(root: Root, path: str) -> PrefixMeta:
+    return files.prefix_meta(path, os.fstat(root.fd))
+
+
+def _usage(root: Root, path: str) -> Usage:  # noqa: ARG001 - called as the others
+    room = os.fstatvfs(root.fd)
+    return Usage(
+        total_bytes=room.f_blocks * room.f_frsize,
+        free_bytes=room.f_bfree * room.f_frsize,
+        available_bytes=room.f_bavail * room.f_frsize,
+        total_files=room.f_files,
+        free_files=room.f_ffree,
+    )
+
+
+def _open_file(root: Root, key: str, if_version: str | None) -> tuple[Descriptor, os.stat_result]:
+    file = Descriptor(root.open(key, _READ))
+    found = os.fstat(file.fd)
+    if stat.S_ISDIR(found.st_mode):
+        raise NotFound("it is a directory", key=key, os_errno=errno.EISDIR)
+    if not stat.S_ISREG(found.st_mode):
+        raise Denied("a FIFO, socket or device; the store reads files only", key=key, os_errno=errno.ENXIO)
+    files.check_version(key, found, if_version)
+    return file, found
+
+
+def _open_reader(root: Root, key: str, if_version: str | None) -> ObjectReader:
+    file, found = _open_file(root, key, if_version)
+    return _FileReader(file, files.object_meta(key, found), found)
+
+
+def _get(root: Root, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
+    for _ in range(10):
+        file, found = _open_file(root, key, if_version)
+        data = files.read_exactly(file.fd, 0, found.st_size)
+        if len(data) == found.st_size and not files.changed(found, os.fstat(file.fd)):
+            return data, files.object_meta(key, found)
+    raise Unavailable("another program is writing to it", key=key)
+
+
+def _get_range(root: Root, key: str, start: int, stop: int, if_version: str | None) -> bytes:
+    file, _ = _open_file(root, key, if_version)
+    data = files.read_exactly(file.fd, start, stop - start)
+    files.check_version(key, os.fstat(file.fd), if_version)
+    return data
+
+
+def _delete(root: Root, key: str) -> None:
+    with root.parent(key) as (directory, name), files.locked((directory, name)):
+        if stat.S_ISDIR(_found(directory, name).st_mode):
+            raise NotFound("it is a directory", key=key, os_errno=errno.EISDIR)
+        os.unlink(name, dir_fd=directory)
+
+
+def _copy(root: Root, source: str, target: str, if_absent: bool) -> ObjectMeta:
+    file, _ = _open_file(root, source, None)
+    with _translated(target):
+        return files.put_file(root, target, lambda fd: files.copy_bytes(file.fd, fd), if_absent=if_absent)
+
+
+def _rename(root: Root, source: str, target: str, flags: int, *, directory: bool) -> None:
+    if f"{target}/".startswith(f"{source}/") and source != target:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # before anything is made for the target
+    with root.parent(source) as old, root.parent(target, create=not flags & RENAME_EXCHANGE) as new:
+        is_directory = stat.S_ISDIR(_found(*old).st_mode)
+        if is_directory != directory:
+            wrong = errno.EISDIR if is_directory else errno.ENOTDIR
+            raise NotFound(
+                "no such directory" if directory else "it is a directory", key=source, os_errno=wrong
+            )
+        with _translated(target), files.locked(old, new):
+            rename_at(*old, *new, flags)
+
+
+def _sync(root: Root, path: str) -> None:
+    with root.parent(path) as (directory, name):
+        found = _found(directory, name)
+    if stat.S_ISDIR(found.st_mode):
+        with root.opened(path, _SCAN) as fd:
+            sync_file_system(fd)
+        return
+    if stat.S_ISREG(found.st_mode):
+        with root.opened(path, _READ | os.O_NOFOLLOW) as fd:
+            os.fsync(fd)
+    above = path
+    while above:
+        above = above.rpartition("/")[0]
+        with root.opened(above, _SCAN) as fd:
+            os.fsync(fd)
+
+
+def _make_dir(root: Root, path: str, mode: int) -> PrefixMeta:
+    with root.parent(path, create=True) as (directory, name):
+        os.mkdir(name, stat.S_IMODE(mode), dir_fd=directory)
+        return files.prefix_meta(path, _found(directory, name))
+
+
+def _remove_dir(root: Root, path: str) -> None:
+    with root.parent(path) as (directory, name):
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            with root.opened(path, _SCAN | os.O_NOFOLLOW) as fd:
+                swept = files.sweep(fd)
+            if not swept:
+                raise
+            os.rmdir(name, dir_fd=directory)
+
+
+def _set_attributes(root: Root, path: str, change: AttributeChange) -> None:
+    with root.parent(path) as (directory, name):
+        _found(directory, name)  # a change of nothing also says NotFound
+        files.set_attributes_at(directory, name, change)
+
+
+def _symlink(root: Root, key: str, target: str) -> ObjectMeta:
+    with root.parent(key, create=True) as (directory, name):
+        os.symlink(encode(target), name, dir_fd=directory)
+        return files.object_meta(key, _found(directory, name))
+
+
+def _read_link(root: Root, key: str) -> str:
+    with root.parent(key) as (directory, name):
+        return os.readlink(name, dir_fd=directory).decode("utf-8", "surrogateescape")
+
+
+def _link(root: Root, source: str, target: str) -> ObjectMeta:
+    with root.parent(source) as old, root.parent(target, create=True) as new:
+        _found(*old)
+        with _translated(target), files.locked(new):
+            os.link(old[1], new[1], src_dir_fd=old[0], dst_dir_fd=new[0], follow_symlinks=False)
+        return files.object_meta(target, _found(*new))
+
+
+def _make_node(root: Root, key: str, mode: int, rdev: int) -> ObjectMeta:
+    with root.parent(key, create=True) as (directory, name):
+        os.mknod(name, mode, rdev, dir_fd=directory)
+        return files.object_meta(key, _found(directory, name))

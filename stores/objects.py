@@ -1,0 +1,618 @@
+"""Object stores through obstore: S3, Google, Azure, WebDAV, plain HTTP, and obstore's own two.
+
+obstore is called synchronously in worker threads: that works under every event loop, and costs less
+per call than a bridge to asyncio.  What the kinds differ in:
+
+* *S3*, *Google*, *Azure*: the version is the ETag, listings tell everything, a put can be conditional
+  (Google's only on absence).  Deleting what is not there is no error on S3.
+* *WebDAV*, that is a web server that answers PROPFIND: listings tell no ETag and times are whole
+  seconds, so there are no versions.
+* *plain HTTP*: nothing can be listed and nothing written.  The version is the ETag, else time and
+  size; an object of which the server tells neither has none.  A web page that is answered in place
+  of an object (an index of a directory, a friendly error) counts as no object.
+
+A put that is cancelled, or that ends in Unavailable, may still take place.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, BinaryIO, Self, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+import obstore
+from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemoryStore, S3Store
+
+from stores import _web
+from stores._obstore_errors import OBSTORE_ERRORS, Failure, translate
+from stores._obstore_options import open_obstore
+from stores.base import Store
+from stores.errors import (
+    AlreadyExists,
+    BadLocation,
+    Denied,
+    InvalidKey,
+    NotFound,
+    Precondition,
+    ReadOnly,
+    StoreError,
+    Unavailable,
+    Unsupported,
+)
+from stores.keys import check_prefix, join
+from stores.meta import (
+    AttributeChange,
+    Body,
+    Capabilities,
+    ListPage,
+    Lookup,
+    ObjectMeta,
+    PrefixMeta,
+    read_body,
+)
+
+__all__ = ["ObjectStore"]
+
+T = TypeVar("T")
+
+PAGE = 1000
+MULTIPART_FROM = 32 << 20
+"""Files from this size on are sent in parts; less is held in memory and sent at once."""
+MAX_PARTS = 9000  # 10,000 is what S3 allows
+
+_CLOUD = Capabilities(
+    listable=True,
+    ranges=True,
+    versions=True,
+    create_if_absent=True,
+    replace_if_version=True,
+    server_copy=True,
+)
+_CAPABILITIES = {
+    "s3": _CLOUD,
+    "azure": _CLOUD,
+    "gcs": dataclasses.replace(_CLOUD, replace_if_version=False),
+    "local": dataclasses.replace(_CLOUD, replace_if_version=False),
+    "memory": _CLOUD,
+    "http": Capabilities(ranges=True, versions=True),
+    "webdav": Capabilities(listable=True, ranges=True),
+}
+_KINDS = {
+    S3Store: "s3",
+    AzureStore: "azure",
+    GCSStore: "gcs",
+    HTTPStore: "http",
+    LocalStore: "local",
+    MemoryStore: "memory",
+}
+_NO_WEBDAV = (Unsupported, NotFound, Denied, AlreadyExists)  # what plain servers answer to PROPFIND
+
+
+@dataclasses.dataclass(slots=True)
+class _State:
+    """What was learned of the server; shared by all views of one store."""
+
+    kind: str
+    opened: bool = False
+    whole_answers: bool = False  # it ignores ranges
+    bare_etags: bool = False  # it wants If-Match of a put without quotes
+
+
+class ObjectStore(Store):
+    """Any store of obstore's.
+
+    Parameters
+    ----------
+    store : obstore store
+        An S3Store, GCSStore, AzureStore, HTTPStore, LocalStore or MemoryStore.
+    prefix : str
+        Where in it this store begins.
+    read_only : bool
+        Refuse every change.
+    location : str, optional
+        Without any secret; found out if not given.
+    max_connections : int
+        How many requests may be under way at once.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        prefix: str = "",
+        read_only: bool = False,
+        location: str | None = None,
+        max_connections: int = 64,
+    ) -> None:
+        super().__init__(read_only=read_only)
+        kind = next((name for cls, name in _KINDS.items() if isinstance(store, cls)), None)
+        if kind is None:
+            raise BadLocation(f"a {type(store).__name__} is no store of obstore's")
+        self._obstore = store
+        self._prefix = check_prefix(prefix.strip("/"))
+        self._state = _State(kind)
+        self._location = location or _location(store, kind, self._prefix)
+        self._limiter = anyio.CapacityLimiter(max_connections)
+
+    @classmethod
+    def from_url(cls, url: str, *, storage_options: Mapping[str, Any], read_only: bool = False) -> Self:
+        """Make the store for an address; nothing is asked of the network yet.
+
+        Parameters
+        ----------
+        url : str
+            ``s3://``, ``s3a://``, ``gs://``, ``gcs://``, ``az://``, ``abfs://``, ``abfss://``,
+            ``adl://``, ``https://`` or ``http://``.
+        storage_options : mapping
+            Options as obstore, s3fs, gcsfs or adlfs call them; ``client_options`` and
+            ``retry_config`` as in obstore, and ``max_connections``.
+        read_only : bool
+            Refuse every change.
+
+        Raises
+        ------
+        BadLocation
+            If the address or an option cannot be used.
+        """
+        opened = open_obstore(url, storage_options)
+        return cls(
+            opened.store,
+            prefix=opened.prefix,
+            read_only=read_only,
+            location=opened.location,
+            max_connections=opened.max_connections,
+        )
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def location(self) -> str:
+        """Where the store is, without any secret."""
+        return self._location
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # learned from the server
+        """What the store can do; for web servers it is known when the store is open."""
+        told = _CAPABILITIES[self._state.kind]
+        return dataclasses.replace(told, ranges=False) if self._state.whole_answers else told
+
+    @property
+    def read_only(self) -> bool:
+        """Whether changes are refused; a plain web server takes none."""
+        return self._read_only or (self._state.kind == "http" and self._state.opened)
+
+    def with_read_only(self, read_only: bool = True) -> Self:
+        """Return the same store (sharing its connections) with another `read_only`."""
+        clone = copy.copy(self)
+        clone._read_only = read_only
+        return clone
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Ask the store for the first of its keys, or a web server whether it lists."""
+        if self._state.opened:
+            return
+        if self._state.kind == "http":
+            await self._open_web()
+        else:
+            try:
+                await self._call(lambda: next(self._stream(""), None), None, opening=True)
+            except NotFound as error:
+                raise NotFound(f"there is no {self._bucket or 'such store'}: {self.location}") from error
+        self._state.opened = True
+
+    async def _open_web(self) -> None:
+        try:
+            listed = await self._call(lambda: obstore.list_with_delimiter(self._obstore), None)
+        except _NO_WEBDAV as error:
+            cause = error.__cause__
+            if isinstance(error, Denied) and cause is not None and Failure.of(cause).status == 401:
+                raise
+            return
+        except Unavailable as error:
+            # To a method that they do not know, servers answer with almost any status.
+            if error.__cause__ is None or Failure.of(error.__cause__).status is None:
+                raise
+            return
+        if not (listed["objects"] or listed["common_prefixes"]):
+            # To obstore a 404 is an empty listing, and for some servers it is how they say "no".
+            found = await self._ask_web(partial(_web.find_collection, self._obstore.url))
+            if found == _web.Collection.NO_WEBDAV:
+                return
+            if found == _web.Collection.MISSING:
+                raise NotFound(f"there is no such directory: {self.location}")
+        self._state.kind = "webdav"
+
+    async def _ready(self) -> None:
+        if not self._state.opened:
+            await self.open()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def _head(self, key: str) -> ObjectMeta:
+        await self._ready()
+        if self._is_web:
+            answer = await self._fetch(key, {"head": True})
+            return self._meta(answer.meta, key)
+        return self._meta(await self._call(lambda: obstore.head(self._obstore, self._path(key)), key), key)
+
+    async def _get(self, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
+        await self._ready()
+        return await self._fetch_bytes(key, None, if_version)
+
+    async def _get_range(self, key: str, start: int, stop: int, if_version: str | None) -> bytes:
+        await self._ready()
+        if not self._state.whole_answers:
+            try:
+                return (await self._fetch_bytes(key, (start, stop), if_version))[0]
+            except StoreError as error:
+                failure = Failure.of(error.__cause__) if error.__cause__ is not None else None
+                if failure is None or not (failure.bad_range or failure.whole_answer):
+                    raise
+                if failure.bad_range:
+                    if if_version is not None and (await self._head(key)).version != if_version:
+                        raise Precondition("it is not of that version any more", key=key) from error
+                    return b""
+                self._state.whole_answers = True
+        return (await self._fetch_bytes(key, None, if_version))[0][start:stop]
+
+    async def _fetch_bytes(
+        self, key: str, span: tuple[int, int] | None, if_version: str | None
+    ) -> tuple[bytes, ObjectMeta]:
+        """Get an object or a range of it, and its meta, in one request that holds for one version."""
+        if if_version is not None and not self.capabilities.versions:
+            raise Unsupported("this store has no versions", key=key)
+        options: dict[str, Any] = {}
+        if span is not None:
+            options["range"] = span
+        if if_version is not None and not if_version.startswith(("W/", "time:")):
+            options["if_match"] = f'"{if_version}"'
+
+        def body(answer: obstore.GetResult) -> tuple[bytes, ObjectMeta]:
+            meta = self._meta(answer.meta, key)
+            # Weak ETags cannot be asked for, and some servers ignore the condition.
+            if if_version is not None and meta.version != if_version:
+                raise Precondition("it is not of that version any more", key=key)
+            return bytes(answer.bytes()), meta
+
+        data, meta = await self._fetch(key, options, body)
+        return data, meta
+
+    async def _fetch(self, key: str, options: Any, then: Callable[[Any], Any] = lambda answer: answer) -> Any:
+        def ask() -> Any:
+            answer = obstore.get(self._obstore, self._path(key), options=options or None)
+            if self._is_web and _web.is_web_page(key, str(answer.attributes.get("Content-Type", ""))):
+                raise NotFound("there is no such object: the server answers with a web page", key=key)
+            return then(answer)
+
+        try:
+            return await self._call(ask, key)
+        except Denied as error:
+            # Many web servers refuse to show a directory with the same 403.
+            if self._is_web and await self._ask_web(
+                partial(_web.is_directory, self._obstore.url, self._path(key))
+            ):
+                raise NotFound("there is no such object: it is a directory", key=key) from error
+            raise
+
+    # -- listing -------------------------------------------------------------------------------
+
+    async def _lookup(self, path: str) -> Lookup:
+        """Ask for the object and for the first key below it, at once."""
+        found: list[ObjectMeta] = []
+        below: list[PrefixMeta] = []
+
+        async def ask_object() -> None:
+            try:
+                found.append(await self._head(path))
+            except NotFound:
+                return
+
+        async def ask_prefix() -> None:
+            if await self._holds_anything(path):
+                below.append(PrefixMeta(path))
+
+        await self._ready()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask_object)
+                if self.capabilities.listable:
+                    group.start_soon(ask_prefix)
+        except* StoreError as errors:
+            raise _first(errors) from None
+        if not found and not below:
+            raise NotFound("no such key", key=path)
+        return Lookup(found[0] if found else None, below[0] if below else None)
+
+    async def _holds_anything(self, prefix: str) -> bool:
+        """Whether there is a key below `prefix`, or a marker that makes it an empty directory."""
+        if self._state.kind == "webdav":
+            listed = await self._listed(prefix)
+            return bool(listed["objects"] or listed["common_prefixes"])
+        page = await self._call(lambda: next(self._stream(prefix), ()), prefix)
+        return bool(page)
+
+    async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+        await self._ready()
+        self._need("listable", prefix)
+        listed = await self._listed(prefix)
+        below = [PrefixMeta(key) for key in map(self._key, listed["common_prefixes"]) if key != prefix]
+        for start in range(0, len(below), PAGE):
+            yield ListPage(prefixes=tuple(below[start : start + PAGE]))
+        objects = listed["objects"]
+        for start in range(0, len(objects), PAGE):
+            metas = (self._meta(raw, self._key(raw["path"])) for raw in objects[start : start + PAGE])
+            # A key that ends with a slash marks a directory; obstore tells it without the slash.
+            yield ListPage(objects=tuple(meta for meta in metas if meta.key != prefix))
+
+    async def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+        await self._ready()
+        self._need("listable", prefix)
+        if self._state.kind == "webdav":
+            # Most servers refuse the listing of a whole tree ("Depth: infinity").
+            pending = [prefix]
+            while pending:
+                async for page in self._list_dir(pending.pop()):
+                    pending.extend(below.prefix for below in page.prefixes)
+                    if page.objects:
+                        yield ListPage(objects=page.objects)
+            return
+        stream = await self._call(lambda: self._stream(prefix), prefix)
+        while (listed := await self._call(lambda: next(stream, None), prefix)) is not None:
+            told = [self._meta(raw, self._key(raw["path"])) for raw in listed]
+            yield ListPage(objects=tuple([meta for meta in told if await self._is_object(meta, prefix)]))
+
+    async def _is_object(self, meta: ObjectMeta, prefix: str) -> bool:
+        """Whether a listed key is more than the marker of a directory (see `_list_dir`)."""
+        if meta.key == prefix:
+            return False
+        if meta.size or self._state.kind in {"local", "memory"}:
+            return True
+        try:
+            await self._head(meta.key)
+        except NotFound:
+            return False
+        return True
+
+    def _stream(self, prefix: str) -> Iterator[Sequence[Any]]:
+        return iter(obstore.list(self._obstore, self._path(prefix) or None, chunk_size=PAGE))
+
+    async def _listed(self, prefix: str) -> Any:
+        path = self._path(prefix) or None
+        return await self._call(lambda: obstore.list_with_delimiter(self._obstore, path), prefix)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def _put(
+        self,
+        key: str,
+        body: Body,
+        if_absent: bool,
+        if_version: str | None,
+        attributes: AttributeChange | None,  # noqa: ARG002 - object stores have none
+    ) -> ObjectMeta:
+        await self._ready()
+        if self._state.kind == "http":
+            raise ReadOnly("a plain web server cannot be written", key=key)
+        path = self._path(key)
+        mode: Any = "create" if if_absent else self._update(if_version) if if_version is not None else None
+
+        def send(mode: Any) -> tuple[int, Any]:
+            content, size = self._content(body, conditional=mode is not None)
+            if isinstance(content, bytes):
+                return size, obstore.put(self._obstore, path, content, mode=mode, use_multipart=False)
+            part = max(MULTIPART_FROM // 2, math.ceil(size / MAX_PARTS))
+            try:
+                return size, obstore.put(self._obstore, path, content, use_multipart=True, chunk_size=part)  # type: ignore[arg-type]
+            except OBSTORE_ERRORS:
+                if content.failed is not None:
+                    raise _BodyFailed(content.failed) from None
+                raise
+
+        try:
+            size, told = await self._call(lambda: send(mode), key, putting=True)
+        except _BodyFailed as failed:
+            raise failed.error from None
+        except Precondition as error:
+            cause = error.__cause__
+            if (
+                if_version is None
+                or self._state.bare_etags
+                or cause is None
+                or not Failure.of(cause).quoted_tags_refused
+            ):
+                raise
+            size, told = await self._call(lambda: send({"e_tag": if_version}), key, putting=True)
+            self._state.bare_etags = True
+        except AlreadyExists as error:
+            if if_absent:
+                raise
+            if if_version is not None:
+                raise Precondition("it is being changed by somebody else", key=key) from error
+            raise Unsupported("something else is in the way of this key", key=key) from error
+        return await self._meta_of_put(key, size, told)
+
+    async def _meta_of_put(self, key: str, size: int, told: Any) -> ObjectMeta:
+        version = self._version(told["e_tag"], None, size)
+        if self._state.kind == "webdav":
+            return ObjectMeta(key, size)
+        if version is None or self._state.kind in {"local", "memory"}:
+            meta = await self._head(key)
+            return meta if version in (None, meta.version) else ObjectMeta(key, size, None, version)
+        return ObjectMeta(key, size, None, version)
+
+    def _update(self, version: str) -> dict[str, str]:
+        return {"e_tag": version if self._state.bare_etags else f'"{version}"'}
+
+    def _content(self, body: Body, *, conditional: bool) -> tuple[bytes | _FileBody, int]:
+        """Return what to send and its size; a file that is large and may go in parts stays a file."""
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            size = body.seek(0, 2)
+            if size >= MULTIPART_FROM and not conditional and self._state.kind != "webdav":
+                return _FileBody(body), size
+        content = bytes(read_body(body))  # a copy of what the caller may change
+        return content, len(content)
+
+    async def _delete(self, key: str) -> None:
+        await self._ready()
+        if self._state.kind == "webdav":
+            await self._head(key)  # a DELETE of a directory would take with it all that is below
+        await self._call(lambda: obstore.delete(self._obstore, self._path(key)), key)
+
+    async def _copy(self, source: str, target: str, if_absent: bool) -> ObjectMeta:
+        await self._ready()
+        if not self.capabilities.server_copy or (if_absent and self._state.kind == "s3"):
+            # What S3 has for copies if absent, few of its kind do right.
+            return await super()._copy(source, target, if_absent)
+        paths = self._path(source), self._path(target)
+        try:
+            await self._call(lambda: obstore.copy(self._obstore, *paths, overwrite=not if_absent), source)
+        except AlreadyExists as error:
+            raise AlreadyExists(error.message, key=target) from error.__cause__
+        except Denied:
+            await self._head(source)  # a disk forbids the copy of a directory: NotFound
+            raise
+        return await self._head(target)
+
+    # -- translation ---------------------------------------------------------------------------
+
+    @property
+    def _is_web(self) -> bool:
+        return self._state.kind in {"http", "webdav"}
+
+    def _path(self, key: str) -> str:
+        if self._state.kind == "azure" and ("\\" in key or "\ufffe" in key or "\uffff" in key):
+            raise InvalidKey("Azure takes a backslash for a slash, and U+FFFE and U+FFFF not at all", key=key)
+        return join(self._prefix, key)
+
+    def _key(self, path: str) -> str:
+        return path.removeprefix(self._prefix).lstrip("/") if self._prefix else path
+
+    def _meta(self, raw: Any, key: str) -> ObjectMeta:
+        when = raw["last_modified"]
+        nanoseconds = int(when.timestamp()) * 10**9
+        if self._state.kind in {"local", "memory"}:
+            nanoseconds += when.microsecond * 1000
+        # Elsewhere some answers have fractions of seconds and some have not.
+        mtime = nanoseconds or None
+        return ObjectMeta(key, raw["size"], mtime, self._version(raw["e_tag"], mtime, raw["size"]))
+
+    def _version(self, e_tag: str | None, mtime_ns: int | None, size: int) -> str | None:
+        if self._state.kind == "webdav":
+            return None
+        if e_tag:
+            return e_tag.removeprefix('"').removesuffix('"')  # some listings have the quotes, some not
+        if self._state.kind == "http" and mtime_ns is not None:
+            return f"time:{mtime_ns // 10**9}-{size}"
+        return None
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    async def _call(
+        self, work: Callable[[], T], key: str | None, *, opening: bool = False, putting: bool = False
+    ) -> T:
+        """Run `work` in a thread and translate what it raises."""
+
+        def run() -> T:
+            try:
+                return work()
+            except OBSTORE_ERRORS as error:
+                raise self._translated(error, key, opening=opening, putting=putting) from error
+
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _translated(
+        self, error: BaseException, key: str | None, *, opening: bool, putting: bool
+    ) -> StoreError:
+        if opening and Failure.of(error).no_bucket:
+            return NotFound(f"there is no {self._bucket} at {self._endpoint}")
+        found = translate(error, key, place=self.location, endpoint=self._endpoint, bucket=self._bucket)
+        if putting and isinstance(found, NotFound):
+            return Unsupported("something else is in the way of this key", key=key, os_errno=found.os_errno)
+        return found
+
+    async def _ask_web(self, ask: Callable[[Mapping[str, str]], T]) -> T:
+        headers = (self._obstore.client_options or {}).get("default_headers", {})
+        plain = {str(name): _text(value) for name, value in dict(headers).items()}
+        try:
+            return await anyio.to_thread.run_sync(ask, plain, abandon_on_cancel=True, limiter=self._limiter)
+        except OSError as error:
+            raise Unavailable(f"no answer from {self._endpoint}") from error
+
+    @property
+    def _bucket(self) -> str:
+        config = getattr(self._obstore, "config", None) or {}
+        name = config.get("bucket") or config.get("container_name")
+        return f"{'container' if self._state.kind == 'azure' else 'bucket'} {name!r}" if name else ""
+
+    @property
+    def _endpoint(self) -> str:
+        config = getattr(self._obstore, "config", None) or {}
+        url = getattr(self._obstore, "url", None) or config.get("endpoint") or config.get("base_url")
+        if url:
+            parts = urlsplit(str(url))
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return {"s3": "AWS", "gcs": "Google", "azure": "Azure"}.get(self._state.kind, "the store")
+
+
+class _BodyFailed(Exception):
+    """The file to be sent raised `error`."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _FileBody:
+    """A file for obstore, from its start; it remembers what the file raised."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed: BaseException | None = None
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except BaseException as error:
+            self.failed = error
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _location(store: Any, kind: str, prefix: str) -> str:
+    config = getattr(store, "config", None) or {}
+    if kind == "http":
+        parts = urlsplit(store.url)
+        base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    elif kind == "local":
+        base = f"file://{store.prefix or ''}"
+        return join(base, prefix)
+    elif kind == "memory":
+        return f"memory:{prefix}"
+    else:
+        scheme = {"s3": "s3", "gcs": "gs", "azure": "az"}[kind]
+        base = f"{scheme}://{config.get('bucket') or config.get('container_name') or ''}"
+        base = join(base, str(getattr(store, "prefix", None) or "").strip("/"))
+    return join(base, prefix)
+
+
+def _first(errors: BaseExceptionGroup[StoreError]) -> StoreError:
+    found = errors.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,381 @@
+"""From what a person types, or already holds, to a store.
+
+:func:`open_store` only *makes* the store: it looks at local paths, because they tell which kind of
+store is meant, and asks nothing of a network.  ``await store.open()`` verifies that it answers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import stat
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from stores.base import Store
+from stores.errors import BadLocation, Denied, NotFound
+
+__all__ = ["Backend", "open_store", "redact"]
+
+Backend = Literal["auto", "obstore", "fsspec"]
+"""Which library reaches a URL that both can; ``auto`` takes obstore."""
+
+_OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https")
+_OWN_SCHEMES = ("file", "memory", "python")
+_ZIP_SUFFIXES = (".zip", ".ozx")
+_MAX_SIBLINGS = 2000  # looked at for a hint; a directory may hold a million
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HALF_A_PASSWORD = re.compile(r"^[^:\[]+:(?![0-9]*$)")
+_AZURE_SCHEMES = ("az", "abfs", "abfss", "adl")
+
+
+def open_store(
+    location: object,
+    *,
+    read_only: bool = False,
+    create: bool = False,
+    backend: Backend = "auto",
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Store:
+    """Make the store that `location` names.
+
+    Parameters
+    ----------
+    location : str, path, dict or object
+        * a path or ``file:///`` URL of a directory or of a zip archive;
+        * ``memory://NAME``;
+        * ``s3://``, ``gs://``, ``az://``, ``abfs://``, ``http(s)://`` of a directory or of a zip
+          archive; anything else that fsspec knows, chains (``zip::s3://...``) too;
+        * ``python:PACKAGE.MODULE:FACTORY``, called with the storage options;
+        * a dict of keys and bytes, which is then the content of a memory store;
+        * a store of this package, a ``zarr.abc.store.Store``, an obstore store, an fsspec file
+          system or ``FSMap``.
+    read_only : bool
+        Refuse every change.
+    create : bool
+        Make a local directory or zip archive that is missing.
+    backend : {"auto", "obstore", "fsspec"}
+        For URLs that both libraries can reach; other stores have but one way.
+    storage_options : mapping, optional
+        As fsspec, obstore or the factory take them.
+    **options
+        More storage options; they win over `storage_options`.
+
+    Returns
+    -------
+    Store
+        Not opened yet: ``async with`` it, or await its ``open``.
+
+    Raises
+    ------
+    BadLocation
+        If the location or an option cannot be used.
+    NotFound
+        If a local directory or archive is missing and `create` is not given.
+    Denied
+        If a local path may not be looked at.
+    """
+    if backend not in ("auto", "obstore", "fsspec"):
+        raise BadLocation(f"unknown backend {backend!r}: use auto, obstore or fsspec")
+    if create and read_only:
+        raise BadLocation("a store that is created cannot be read-only: leave out one of the two")
+    chosen = {**(storage_options or {}), **options}
+    if isinstance(location, bytes):
+        location = os.fsdecode(location)
+    if isinstance(location, str):
+        return _from_text(location, read_only, create, backend, chosen)
+    if isinstance(location, os.PathLike):
+        _refuse_options(chosen, "a local path")
+        return _local(Path(os.fsdecode(location)), read_only, create)
+    _refuse_options(chosen, "a store that is already made")
+    return _from_object(location, read_only)
+
+
+def redact(url: str) -> str:
+    """Return `url` without what may be secret: user and password, query and fragment.
+
+    The container in ``abfs://container@account...`` is no secret and stays.
+    """
+    return "::".join(_redact_link(link) for link in url.split("::"))
+
+
+def _redact_link(link: str) -> str:
+    start, mark, rest = link.partition("://")
+    if not mark:
+        return link
+    rest, query, _ = rest.partition("?")
+    host = rest.partition("/")[0]
+    if "@" in host:
+        user, _, after = host.rpartition("@")
+        if not (start.lower() in _AZURE_SCHEMES and ":" not in user):
+            rest = after + rest[len(host) :]
+    elif _HALF_A_PASSWORD.search(host):  # it holds a slash: user:pass/word@host
+        rest = rest.rpartition("@")[2] if "@" in rest else host.partition(":")[0]
+    if start.lower() in ("http", "https"):
+        rest = rest.partition("#")[0]
+    return f"{start}://{rest}{'?...' if query else ''}"
+
+
+# -- objects ---------------------------------------------------------------------------------------
+
+
+def _from_object(found: object, read_only: bool) -> Store:
+    store = _known_object(found, read_only)
+    if store is not None:
+        return store
+    raise BadLocation(
+        f"a {type(found).__name__} is no store: give a path, a URL, a dict, or a store of this "
+        "package, zarr, obstore or fsspec"
+    )
+
+
+def _known_object(found: object, read_only: bool) -> Store | None:
+    """Wrap an object; libraries that were never imported cannot have made it, so none is imported."""
+    if isinstance(found, Store):
+        return found.with_read_only() if read_only else found
+    if isinstance(found, dict):
+        from stores.memory import MemoryStore
+
+        return MemoryStore(found, read_only=read_only)
+    if _is_instance(found, "zarr.abc.store", "Store"):
+        from stores.foreign import ForeignStore, unwrap
+
+        inner = unwrap(found)  # type: ignore[arg-type, unused-ignore]  # seen to be one, by name
+        if inner is not None:
+            return inner.with_read_only() if read_only else inner
+        return ForeignStore(found, read_only=True if read_only else None)  # type: ignore[arg-type, unused-ignore]
+    if _is_instance(found, "fsspec.spec", "AbstractFileSystem"):
+        return _filesystem(found, "", read_only)
+    if _is_instance(found, "fsspec.mapping", "FSMap"):
+        return _filesystem(found.fs, found.root, read_only)  # type: ignore[attr-defined]
+    if any(_is_instance(found, "obstore.store", name) for name in _OBSTORE_CLASSES):
+        from stores.objects import ObjectStore
+
+        return ObjectStore(found, read_only=read_only)  # type: ignore[arg-type, unused-ignore]
+    return None
+
+
+_OBSTORE_CLASSES = ("S3Store", "GCSStore", "AzureStore", "HTTPStore", "LocalStore", "MemoryStore")
+
+
+def _filesystem(filesystem: Any, path: str, read_only: bool) -> Store:
+    from stores.filesystems import FsspecStore
+
+    return FsspecStore(filesystem, path, read_only=read_only)
+
+
+def _is_instance(found: object, module: str, name: str) -> bool:
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(found, kind)
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def _from_text(text: str, read_only: bool, create: bool, backend: Backend, options: dict[str, Any]) -> Store:
+    if not text.strip():
+        raise BadLocation("no store is named: give a path or a URL such as s3://bucket/data.zarr")
+    if "\0" in text:
+        raise BadLocation("the name of the store holds a NUL byte")
+    if text.startswith("python:"):
+        from stores.factories import make_from_factory
+
+        made = make_from_factory(text, options)
+        store = _known_object(made, read_only)
+        if store is None:
+            raise BadLocation(f"{text!r} returned a {type(made).__name__}, which is no store")
+        return store
+    if re.match(r"file:/", text, re.IGNORECASE):
+        _refuse_options(options, "a local path")
+        return _local(_path_of_url(text), read_only, create)
+    if _is_chain(text):
+        return _fsspec_url(text, read_only, backend, options)
+    found = _SCHEME.match(text)
+    if found is None or len(found[1]) == 1:  # C:// is a drive
+        _refuse_options(options, "a local path")
+        return _local(Path(text).expanduser() if _has_home(text) else Path(text), read_only, create)
+    scheme = found[1].lower()
+    return _from_url(scheme, f"{scheme}{text[len(scheme) :]}", read_only, backend, options)
+
+
+def _from_url(scheme: str, url: str, read_only: bool, backend: Backend, options: dict[str, Any]) -> Store:
+    if scheme == "memory" and backend != "fsspec":
+        from stores.memory import MemoryStore
+
+        _refuse_options(options, "a memory store")
+        named = MemoryStore.named(url.removeprefix("memory://"))
+        return named.with_read_only() if read_only else named
+    if scheme not in _OBJECT_SCHEMES:
+        return _fsspec_url(url, read_only, backend, options)
+    _check_object_url(scheme, url)
+    if not url.lower().endswith(_ZIP_SUFFIXES):
+        return _object_url(url, backend, options, read_only=read_only)
+    parent, _, name = url.rpartition("/")
+    if parent.count("/") < 2:
+        raise BadLocation(f"there is no key in {redact(url)!r}: a bucket cannot be a zip archive")
+    from stores.zipped import ZipStore
+
+    archive = ZipStore.over(_object_url(parent, backend, options, read_only=True), name)
+    return archive.with_read_only() if read_only else archive
+
+
+def _object_url(url: str, backend: Backend, options: dict[str, Any], *, read_only: bool) -> Store:
+    if backend == "fsspec":
+        from stores.filesystems import FsspecStore
+
+        return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+    from stores.objects import ObjectStore
+
+    return ObjectStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+def _check_object_url(scheme: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError as error:
+        raise BadLocation(f"{redact(url)!r} is no URL: {scheme}://NAME/PATH is expected") from error
+    web = scheme in ("http", "https")
+    if not host:
+        what = "host" if web else "bucket"
+        raise BadLocation(f"there is no {what} in {redact(url)!r}: write {scheme}://{what.upper()}/PATH")
+    if web and (parts.query or parts.fragment):
+        raise BadLocation(
+            f"{redact(url)!r} has a query or fragment, and keys cannot be added behind one: "
+            "give the credentials as storage options"
+        )
+
+
+def _fsspec_url(url: str, read_only: bool, backend: Backend, options: dict[str, Any]) -> Store:
+    known = _protocols()
+    for link in url.split("::"):
+        scheme = link.partition("://")[0]
+        if ("://" in link or link is url) and scheme not in known:
+            raise BadLocation(_unknown_scheme(scheme, known))
+    if backend == "obstore":
+        raise BadLocation(f"obstore cannot reach {redact(url)!r}: use the backend fsspec")
+    from stores.filesystems import FsspecStore
+
+    return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+def _unknown_scheme(scheme: str, known: Iterable[str]) -> str:
+    everything = sorted({*known, *_OBJECT_SCHEMES, *_OWN_SCHEMES})
+    near = difflib.get_close_matches(scheme, everything, n=3, cutoff=0.5)
+    listed = ", ".join(f"{name}://" for name in near or _OBJECT_SCHEMES)
+    return f"unknown scheme {scheme}://: {'did you mean' if near else 'there are'} {listed}?"
+
+
+def _protocols() -> frozenset[str]:
+    from fsspec import available_protocols
+
+    return frozenset(available_protocols())
+
+
+def _is_chain(text: str) -> bool:
+    """Whether it is a chain such as ``zip::s3://b/x.zip``; a file name may hold ``::`` too."""
+    first, mark, rest = text.partition("::")
+    if not mark or "/" in first.partition("://")[0] or first.endswith("["):  # http://[::1]/
+        return False
+    return "://" in first or "://" in rest or first in _protocols()
+
+
+def _refuse_options(options: Mapping[str, Any], what: str) -> None:
+    if options:
+        raise BadLocation(f"{what} takes no storage options: leave out {', '.join(sorted(options))}")
+
+
+# -- local paths -----------------------------------------------------------------------------------
+
+
+def _path_of_url(url: str) -> Path:
+    rest = url[len("file:") :]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise BadLocation(
+                f"{redact(url)!r} names the host {host!r}: write file:///PATH, or just the path"
+            )
+        rest = f"/{path}"
+    decoded = unquote(rest, errors="surrogateescape")
+    if "\0" in decoded:
+        raise BadLocation("the name of the store holds a NUL byte")
+    return Path(decoded)
+
+
+def _has_home(text: str) -> bool:
+    """Whether its ``~`` can be expanded; ``~nobody-of-that-name`` is a file name."""
+    return text.startswith("~") and not os.path.expanduser(text).startswith("~")  # noqa: PTH111  # never raises
+
+
+def _local(path: Path, read_only: bool, create: bool) -> Store:
+    mode = _mode(path)
+    is_zip = path.suffix.lower() in _ZIP_SUFFIXES
+    if mode is None and not create:
+        raise NotFound(_missing(path))
+    if mode is not None and not stat.S_ISDIR(mode):
+        if not stat.S_ISREG(mode):
+            raise BadLocation(f"'{path}' is neither a directory nor a file")
+        if not is_zip and not _is_zipfile(path):
+            raise BadLocation(f"'{path}' is a file, not a Zarr directory or zip")
+        is_zip = True
+    elif mode is not None:
+        is_zip = False
+    if is_zip:
+        from stores.zipped import ZipStore
+
+        return ZipStore(path, "r" if read_only else "a", create=create, read_only=read_only)
+    from stores.local import LocalStore
+
+    return LocalStore(path, create=create, read_only=read_only)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise BadLocation(f"'{path}' is no path: something above its end is a file") from error
+    except PermissionError as error:
+        raise Denied(f"'{path}' may not be looked at", os_errno=errno.EACCES) from error
+    except OSError as error:
+        raise BadLocation(f"'{path}' cannot be used: {error.strerror}") from error
+
+
+def _is_zipfile(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except PermissionError as error:
+        raise Denied(f"'{path}' may not be read", os_errno=errno.EACCES) from error
+    except OSError as error:
+        raise BadLocation(f"'{path}' cannot be read: {error.strerror}") from error
+
+
+def _missing(path: Path) -> str:
+    """Say what is missing, what may have been meant, and how to create it."""
+    text = str(path)
+    if path.is_symlink():
+        return f"'{text}' is a symbolic link to '{path.readlink()}', which does not exist"
+    if re.match(r"[A-Za-z]:[\\/]", text):
+        return f"'{text}' does not exist (a drive of Windows is /mnt/{text[0].lower()}/... under WSL)"
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() in (*_OBJECT_SCHEMES, *_OWN_SCHEMES):
+        return f"'{text}' does not exist; did you mean {scheme}://{rest.lstrip('/')}?"
+    try:
+        siblings = [entry.name for entry in islice(path.parent.iterdir(), _MAX_SIBLINGS)]
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+    except FileNotFoundError:
+        return f"'{text}' does not exist, nor does the directory above it; --create makes both"
+    except OSError:
+        near = []  # the hint is left out where the directory cannot be listed
+    hint = f"did you mean '{path.with_name(near[0])}'? " if near else ""
+    return f"'{text}' does not exist; {hint}--create makes a new, empty one"

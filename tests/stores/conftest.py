@@ -1,0 +1,39 @@
+"""Real servers for the tests of stores, each started once, when the first test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import servers
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[servers.S3Server]:
+    with servers.moto_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rados_gateway() -> Iterator[servers.S3Server]:
+    with servers.radosgw() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_server() -> Iterator[servers.AzureServer]:
+    with servers.azurite() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def webdav_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.HttpServer]:
+    with servers.nginx_webdav(tmp_path_factory.mktemp("webdav")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def web_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.HttpServer]:
+    with servers.nginx_plain(tmp_path_factory.mktemp("web")) as server:
+        yield server

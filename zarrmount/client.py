@@ -1,0 +1,118 @@
+"""Talking to a running mount from another process (blocking)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from zarrmount import registry
+from zarrmount.control import Message, request
+from zarrmount.registry import RunningMount
+
+__all__ = ["ClientError", "unmount", "wait_until_it_answers"]
+
+_EXIT_TIMEOUT = 30.0
+
+
+class ClientError(Exception):
+    """What a person should read.
+
+    Attributes
+    ----------
+    failed : dict
+        Keys that could not be stored, each with the reason or the place where its bytes are.
+    """
+
+    def __init__(self, message: str, failed: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failed = failed or {}
+
+
+def unmount(mountpoint: Path, *, force: bool, tell: Callable[[str], None]) -> None:
+    """Unmount a store; return when all is stored, the directory is free and the process is gone.
+
+    Parameters
+    ----------
+    mountpoint : Path
+        Absolute.
+    force : bool
+        Unmount although it is in use, or although something could not be stored.
+    tell : callable
+        Given lines for a person while it lasts.
+
+    Raises
+    ------
+    ClientError
+        If it is not mounted, or something could not be stored, or it is in use.
+    """
+    mount = registry.find(mountpoint)
+    mounted_as = registry.fuse_mounts().get(str(mountpoint))
+    if mount is None or not mount.alive:
+        _clear_dead(mountpoint, mount, mounted_as, tell)
+        return
+    try:
+        last = _follow(request(mount.socket, {"do": "unmount", "force": force}), tell)
+    except OSError as error:
+        raise ClientError(
+            f"the process of the mount ({mount.pid}) does not answer ({error}); its log: {mount.log}"
+        ) from error
+    if "error" in last:
+        raise ClientError(f"{mountpoint}: {last['error']}", last.get("failed"))
+    _wait_for_exit(mount)
+    if last.get("saved"):
+        raise ClientError("unmounted, but not everything could be stored", last["saved"])
+
+
+def _follow(messages: Iterator[Message], tell: Callable[[str], None]) -> Message:
+    for message in messages:
+        if message.get("done"):
+            return message
+        if "storing" in message:
+            tell(f"storing {message['storing']} files ({message['bytes']} bytes)...")
+    raise OSError("it went away before it was done")
+
+
+def _clear_dead(
+    mountpoint: Path, mount: RunningMount | None, mounted_as: str | None, tell: Callable[[str], None]
+) -> None:
+    """Take a mount off whose process has died."""
+    if mounted_as != registry.FUSE_TYPE:
+        if mount is not None:
+            registry.withdraw(mount.pid)
+        raise ClientError(f"{mountpoint}: no zarrmount is mounted there")
+    command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+    done = subprocess.run([*command, "--", str(mountpoint)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClientError(f"{mountpoint}: {done.stderr.strip()}")
+    tell(f"the process that served {mountpoint} had died; the dead mount is cleared")
+    if mount is not None:
+        registry.withdraw(mount.pid)
+        if mount.log:
+            tell(f"its log: {mount.log}")
+
+
+def _wait_for_exit(mount: RunningMount) -> None:
+    """Wait until the process is gone: only then are the store and its files let go of."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(mount.pid, os.WNOHANG)
+    end = time.monotonic() + _EXIT_TIMEOUT
+    while mount.alive and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def wait_until_it_answers(mountpoint: Path, seconds: float) -> bool:
+    """Return whether a mount answers a ``stat`` in time; never hangs with it."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            os.stat(mountpoint)
+            answered.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answered.wait(seconds)

@@ -1,0 +1,111 @@
+"""One walk through a directory, with cookies that stay true while it changes.
+
+The entries come from one listing of the store, page by page, joined with what
+lives here only.  Every entry that was given out keeps its position, so that
+``telldir``/``seekdir`` and a ``readdir`` that is taken up again later find the
+same place; what is created or removed meanwhile may or may not be seen, as
+POSIX says, but nothing is seen twice and nothing that stays is missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import trio
+
+from stores.base import Store
+from stores.meta import ListPage
+from zarrmount.errors import deadline
+from zarrmount.inodes import Inode
+from zarrmount.namespace import LARGEST_LISTING, Found, Namespace
+from zarrmount.settings import TreeSettings
+
+__all__ = ["DirStream", "Entry"]
+
+Entry = tuple[str, Found | None]
+"""A name and what the store said of it; None for what lives here only."""
+
+
+class DirStream:
+    """The entries of one directory, as of now.
+
+    Parameters
+    ----------
+    directory : Inode
+        What to list.
+    """
+
+    def __init__(self, store: Store, namespace: Namespace, settings: TreeSettings, directory: Inode) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._settings = settings
+        self._directory = directory
+        self._entries: list[Entry] = []
+        self._names: set[str] = set()
+        self._pages: AsyncGenerator[ListPage, None] | None = None
+        self._collected: dict[str, Found] | None = {}
+        self._complete = False
+        self._changes = namespace.change_count(directory)
+        self._started = trio.current_time()
+        self._prefix = directory.key
+
+    @property
+    def expires(self) -> float:
+        """Until when the attributes that came with the entries may be told."""
+        return self._started + self._settings.metadata_ttl
+
+    async def entry(self, position: int) -> Entry | None:
+        """Return the entry at a position, None past the last one.
+
+        Raises
+        ------
+        StoreError
+            If the store could not be listed.
+        """
+        while position >= len(self._entries) and not self._complete:
+            await self._next_page()
+        return self._entries[position] if position < len(self._entries) else None
+
+    async def aclose(self) -> None:
+        """Stop listing."""
+        if self._pages is not None:
+            await self._pages.aclose()
+            self._pages = None
+
+    async def _next_page(self) -> None:
+        if self._pages is None:
+            kept = self._namespace.fresh_listing(self._directory)
+            if kept is not None:
+                self._started = kept.expires - self._settings.metadata_ttl
+                self._add(kept.entries)
+                self._collected = None
+                self._finish()
+                return
+            self._pages = self._store.list_dir(self._prefix)
+        try:
+            with deadline(self._settings.read_timeout, self._prefix):
+                page = await anext(self._pages)
+        except StopAsyncIteration:
+            self._finish()
+            return
+        entries = self._namespace.usable(page, self._prefix)
+        self._add(entries)
+        if self._collected is not None:
+            self._collected.update(entries)
+            if len(self._collected) > LARGEST_LISTING:
+                self._collected = None
+
+    def _add(self, entries: dict[str, Found]) -> None:
+        for name, found in entries.items():
+            if name not in self._names:
+                self._names.add(name)
+                self._entries.append((name, found))
+
+    def _finish(self) -> None:
+        """Add what lives here only, and leave the listing for lookups to use."""
+        for name, child in self._directory.children.items():
+            if name not in self._names and (child.dirty or child.kept):
+                self._entries.append((name, None))
+        self._complete = True
+        if self._collected is not None:
+            self._namespace.keep_listing(self._directory, self._collected, self.expires, self._changes)

@@ -1,0 +1,290 @@
+"""What the calls on open files mean: open, read, write, flush, fsync, release, truncate.
+
+A file is *clean* (its bytes are the store's, read through a handle's reader) or
+*staged* (its bytes are here).  Everybody who has it open sees the staged bytes.
+It becomes staged with its first write or truncation, and stays so, unmodified,
+while somebody could write again; then it is clean again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+
+import trio
+
+from stores.errors import NotFound, ReadOnly
+from stores.meta import ObjectMeta
+from zarrmount.context import Context
+from zarrmount.errors import deadline, os_error
+from zarrmount.handles import FileHandle
+from zarrmount.inodes import Inode, Kind
+from zarrmount.objects.reader import Reader
+from zarrmount.objects.staging import StagedObject
+from zarrmount.objects.upload import Uploader
+
+__all__ = ["Files"]
+
+log = logging.getLogger(__name__)
+
+_COPY_STEP = 8 << 20
+
+
+class Files:
+    """The calls on open files of one mounted tree."""
+
+    def __init__(self, context: Context) -> None:
+        self._c = context
+        self._uploader = Uploader(context.store, context.settings)
+
+    # -- opening and closing -------------------------------------------------------------------
+
+    async def open(self, inode: Inode, flags: int) -> FileHandle:
+        """Open a file.
+
+        Raises
+        ------
+        OSError
+            EISDIR for a directory.
+        ReadOnly
+            For writing, on a read-only store.
+        """
+        if inode.is_dir:
+            raise os_error(errno.EISDIR)
+        access = flags & os.O_ACCMODE
+        writable = access in (os.O_WRONLY, os.O_RDWR)
+        if (writable or flags & os.O_TRUNC) and self._c.store.read_only:
+            raise ReadOnly("the store is read-only", key=inode.key)
+        handle = self._c.handles.add_file(
+            inode, readable=access != os.O_WRONLY, writable=writable, append=bool(flags & os.O_APPEND)
+        )
+        try:
+            if flags & os.O_TRUNC and (inode.size or inode.dirty):
+                await self.truncate(inode, 0)
+        except BaseException:
+            await self._close(handle)
+            raise
+        return handle
+
+    def stage_empty(self, inode: Inode) -> None:
+        """Let a new inode be an empty file that the store does not have yet."""
+        inode.staged = self._c.staging.new()
+        inode.staged.modified = True
+        inode.mtime_ns = inode.ctime_ns = time.time_ns()
+
+    def open_new(self, inode: Inode, flags: int) -> FileHandle:
+        """Open a file that was made this moment; it is stored when it is closed."""
+        access = flags & os.O_ACCMODE
+        inode.exclusive = bool(flags & os.O_EXCL)
+        return self._c.handles.add_file(
+            inode,
+            readable=access != os.O_WRONLY,
+            writable=access in (os.O_WRONLY, os.O_RDWR),
+            append=bool(flags & os.O_APPEND),
+        )
+
+    async def release(self, number: int) -> None:
+        """Let go of a handle.  Whatever could not be stored at its close stays dirty."""
+        await self._close(self._c.handles.file(number))
+
+    async def _close(self, handle: FileHandle) -> None:
+        self._c.handles.remove_file(handle.number)
+        inode = handle.inode
+        if not _has_writer(inode):
+            self.drop_clean(inode)
+        if handle.reader is not None:
+            await handle.reader.aclose()
+        self._c.table.collect(inode)
+
+    def drop_clean(self, inode: Inode) -> None:
+        """Drop staged bytes that the store has too, or that nobody can reach any more."""
+        staged = inode.staged
+        if staged is None or (staged.modified and not inode.unlinked) or inode.lock.locked():
+            return
+        if inode.unlinked and inode.handles:
+            return
+        staged.close()
+        inode.staged = None
+
+    # -- bytes ---------------------------------------------------------------------------------
+
+    async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
+        """Return the bytes ``[offset, offset + size)`` of an open file, fewer only at its end."""
+        inode = handle.inode
+        if inode.staged is not None:
+            return await inode.staged.read(offset, size)
+        reader = handle.reader
+        if reader is None:
+            async with self._c.shape.shared():
+                reader = await self._reader(handle)
+        if inode.staged is not None:  # it was written to while the reader was being opened
+            return await inode.staged.read(offset, size)
+        return await reader.read(offset, size)
+
+    async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
+        """Write to an open file; the bytes are staged when it returns."""
+        inode = handle.inode
+        while inode.staged is None:
+            async with self._c.shape.shared(), inode.lock:
+                await self._staged(inode)
+        async with inode.lock:
+            staged = inode.staged
+            await staged.write(staged.size if handle.append else offset, data)
+        inode.explicit_times = False
+        inode.mtime_ns = inode.ctime_ns = time.time_ns()
+        return len(data)
+
+    async def truncate(self, inode: Inode, size: int) -> None:
+        """Cut or extend a file; with nobody to close it later, it is stored at once."""
+        async with self._c.shape.shared(), inode.lock:
+            staged = await self._staged(inode, keep=size)
+            if size != staged.size:
+                await staged.truncate(size)
+            inode.explicit_times = False
+            inode.mtime_ns = inode.ctime_ns = time.time_ns()
+            if not _has_writer(inode):
+                await self._store(inode)
+        if not _has_writer(inode):
+            self.drop_clean(inode)
+
+    async def _staged(self, inode: Inode, keep: int | None = None) -> StagedObject:
+        """Return the staged bytes of a file (shape and lock held), loaded from the store if clean.
+
+        With `keep`, only so many bytes of it are wanted.
+        """
+        if inode.staged is not None:
+            return inode.staged
+        staged = self._c.staging.new()
+        try:
+            if inode.meta is not None:
+                staged.base = inode.meta
+                await self._load(inode, staged, keep)
+        except BaseException:
+            staged.close()
+            raise
+        inode.staged = staged
+        return staged
+
+    async def _load(self, inode: Inode, staged: StagedObject, keep: int | None) -> None:
+        if keep == 0:
+            staged.modified = staged.base is not None and staged.base.size > 0
+            return
+        reader, temporary = await self._any_reader(inode)
+        try:
+            whole = reader.meta.size
+            size = whole if keep is None else min(keep, whole)
+            for offset in range(0, size, _COPY_STEP):
+                await staged.write(offset, await reader.read(offset, min(_COPY_STEP, size - offset)))
+            staged.base = reader.meta
+            staged.modified = size < whole
+        finally:
+            if temporary:
+                await reader.aclose()
+
+    async def _any_reader(self, inode: Inode) -> tuple[Reader, bool]:
+        """Return a reader of a file that some handle has, else a new one (True); shape held."""
+        for handle in inode.handles:
+            if handle.reader is not None:
+                return handle.reader, False
+        return await self._open_reader(inode), True
+
+    async def _reader(self, handle: FileHandle) -> Reader:
+        """Return the reader of a handle (shape held)."""
+        if handle.reader is None:
+            async with handle.opening:
+                if handle.reader is None:
+                    handle.reader = await self._open_reader(handle.inode)
+        return handle.reader
+
+    async def _open_reader(self, inode: Inode) -> Reader:
+        if inode.kind is not Kind.FILE:
+            raise os_error(errno.EINVAL)
+        meta = inode.meta
+        if inode.unlinked or meta is None:
+            raise NotFound("it was deleted while it was open", key=meta.key if meta else None)
+        with deadline(self._c.settings.read_timeout, meta.key):
+            source = await self._c.store.open_reader(inode.key, if_version=meta.version)
+        return self._c.readers.reader(source)
+
+    # -- storing -------------------------------------------------------------------------------
+
+    async def close(self, handle: FileHandle) -> None:
+        """Do what a ``close(2)`` of one of its descriptors must: see `flush`."""
+        if handle.writable:
+            await self.flush(handle.inode)
+
+    async def flush(self, inode: Inode) -> None:
+        """Store a dirty file; when it returns the bytes are in the store.
+
+        Raises
+        ------
+        StoreError
+            If they could not be stored; they are kept, and the file stays dirty.
+        """
+        if inode.unlinked or not inode.dirty:
+            return
+        async with self._c.shape.shared(), inode.lock:
+            await self._store(inode)
+
+    async def fsync(self, inode: Inode) -> None:
+        """Store a dirty file so that it would survive a power loss."""
+        await self.flush(inode)
+        if not inode.unlinked:
+            with deadline(self._c.settings.write_timeout, inode.key):
+                await self._c.store.sync(inode.key)
+
+    async def _store(self, inode: Inode) -> None:
+        """Store a dirty file under its own key (shape and lock held)."""
+        staged = inode.staged
+        if staged is not None and staged.modified and not inode.unlinked:
+            await self.store_as(inode, inode.key, staged.base)
+
+    async def store_as(self, inode: Inode, key: str, base: ObjectMeta | None) -> ObjectMeta:
+        """Store staged bytes under a key, in place of the version `base` (shape and lock held)."""
+        staged = inode.staged
+        assert staged is not None
+        meta = await self._uploader.upload(inode, key, base)
+        staged.modified = False
+        staged.base = meta
+        await self._stored(inode, meta)
+        return meta
+
+    async def _stored(self, inode: Inode, meta: ObjectMeta) -> None:
+        """Take note that a file's bytes are in the store, as `meta` says."""
+        explicit = inode.explicit_times
+        inode.upload_error = None
+        inode.exclusive = False
+        mode, uid, gid, atime, mtime = inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns
+        inode.forget_local_attributes()
+        inode.meta = meta
+        if not self._c.store.capabilities.posix:
+            inode.mode, inode.uid, inode.gid = mode, uid, gid
+            if explicit:
+                inode.atime_ns, inode.mtime_ns = atime, mtime
+            self._c.namespace.remember_attributes(inode)
+        inode.expires = trio.current_time() + self._c.settings.metadata_ttl
+        if inode.parent is not None:
+            self._c.namespace.changed(inode.parent, inode.name)
+        for handle in inode.handles:
+            if handle.reader is not None:
+                reader, handle.reader = handle.reader, None
+                await reader.aclose()
+
+    async def outlive(self, inode: Inode) -> None:
+        """See to it that open handles can go on reading a file whose object is about to go.
+
+        The shape and its lock are held.
+        """
+        if inode.staged is not None or inode.meta is None or not inode.handles:
+            return
+        if self._c.store.capabilities.snapshot_reads:
+            for handle in list(inode.handles):
+                await self._reader(handle)
+            return
+        await self._staged(inode)
+
+
+def _has_writer(inode: Inode) -> bool:
+    return any(handle.writable for handle in inode.handles)

@@ -1,0 +1,321 @@
+"""The inode table: what the kernel holds a number for.
+
+1. The kernel counts its references (lookup count) and we must keep an inode
+   for as long as it holds one, or it is open, dirty, or has children here.
+2. A number is never used again, so that a late request cannot hit a stranger.
+3. An inode does not store its key: the key follows from the chain of parents,
+   so that renaming a directory of a million files is one step.
+4. Everything here is synchronous: between two ``await`` of anybody the table
+   is consistent (see `InodeTable.check_invariants`).
+"""
+
+from __future__ import annotations
+
+import enum
+import stat
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import trio
+
+from stores.keys import join
+from stores.meta import ObjectMeta, PosixAttributes, PrefixMeta
+
+if TYPE_CHECKING:
+    from zarrmount.handles import FileHandle
+    from zarrmount.objects.staging import StagedObject
+
+__all__ = ["ROOT_INODE", "Inode", "InodeTable", "Kind"]
+
+ROOT_INODE = 1
+
+
+class Kind(enum.Enum):
+    """The kinds of inode that the VFS tells apart."""
+
+    FILE = enum.auto()
+    DIRECTORY = enum.auto()
+    SYMLINK = enum.auto()
+    SPECIAL = enum.auto()
+
+    @classmethod
+    def of_mode(cls, mode: int) -> Kind:
+        """Return the kind that an ``st_mode`` says."""
+        if stat.S_ISREG(mode):
+            return cls.FILE
+        if stat.S_ISDIR(mode):
+            return cls.DIRECTORY
+        return cls.SYMLINK if stat.S_ISLNK(mode) else cls.SPECIAL
+
+
+class Inode:
+    """One file or directory that the kernel, or a handle of ours, knows.
+
+    Attributes
+    ----------
+    number : int
+        Its inode number.
+    parent, name
+        Where it hangs; `parent` is None for the root and after it was unlinked.
+    lookups : int
+        References that the kernel holds.
+    children : dict
+        The live inodes below a directory, by name.
+    meta : ObjectMeta or None
+        What the store last said of a file; None for one that was never stored.
+    prefix : PrefixMeta or None
+        What the store last said of a directory.
+    expires : float
+        Until when (``trio.current_time()``) what is known may be told without asking the store.
+    staged : StagedObject or None
+        Written bytes that the store does not have yet: the file is *dirty*.
+    exclusive : bool
+        Made with O_EXCL, and not stored yet.
+    explicit_times : bool
+        `mtime_ns` was set with ``utimensat(2)``, rather than by writing.
+    upload_error : BaseException or None
+        Why its bytes could not be stored, the last time.
+    pages_version : str or None
+        The version whose pages the kernel may still hold.
+    kept : bool
+        A directory that lives here although the store has no key below it.
+    handles : set of FileHandle
+        Open handles.
+    lock : trio.Lock
+        Held while staged bytes are made, changed in size, or uploaded.
+    changes : trio.Lock
+        Held while entries of a directory are added or removed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "atime_ns",
+        "changes",
+        "children",
+        "ctime_ns",
+        "exclusive",
+        "explicit_times",
+        "expires",
+        "gid",
+        "handles",
+        "kept",
+        "kind",
+        "lock",
+        "lookups",
+        "meta",
+        "mode",
+        "mtime_ns",
+        "name",
+        "number",
+        "pages_version",
+        "parent",
+        "prefix",
+        "staged",
+        "uid",
+        "unlinked",
+        "upload_error",
+    )
+
+    def __init__(self, number: int, parent: Inode | None, name: str, kind: Kind) -> None:
+        self.number = number
+        self.parent = parent
+        self.name = name
+        self.kind = kind
+        self.lookups = 0
+        self.children: dict[str, Inode] = {}
+        self.meta: ObjectMeta | None = None
+        self.prefix: PrefixMeta | None = None
+        self.expires = 0.0
+        self.staged: StagedObject | None = None
+        self.exclusive = False
+        self.explicit_times = False
+        self.kept = False
+        self.unlinked = False
+        self.upload_error: BaseException | None = None
+        self.handles: set[FileHandle] = set()
+        self.pages_version: str | None = None
+        self.lock = trio.Lock()
+        self.changes = trio.Lock()
+        # What the store cannot hold, or has not been told yet; None: as the store or the mount says.
+        self.mode: int | None = None
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.atime_ns: int | None = None
+        self.mtime_ns: int | None = None
+        self.ctime_ns: int = time.time_ns()
+
+    @property
+    def key(self) -> str:
+        """The key (or prefix) in the store; empty for the root."""
+        names = []
+        node: Inode = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        return "/".join(reversed(names))
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a directory."""
+        return self.kind is Kind.DIRECTORY
+
+    @property
+    def posix(self) -> PosixAttributes | None:
+        """What a store that is a file system said of it."""
+        found = self.prefix if self.is_dir else self.meta
+        return found.posix if found is not None else None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether it holds written bytes that the store has not acknowledged."""
+        return self.staged is not None and self.staged.modified
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file, written ones included."""
+        if self.staged is not None:
+            return self.staged.size
+        return self.meta.size if self.meta is not None else 0
+
+    def is_below(self, other: Inode) -> bool:
+        """Tell whether `other` is this inode or one of the directories above it."""
+        node: Inode | None = self
+        while node is not None:
+            if node is other:
+                return True
+            node = node.parent
+        return False
+
+    def forget_local_attributes(self) -> None:
+        """Drop what was set here only, when the store has it, or another object took the name."""
+        self.mode = self.uid = self.gid = self.atime_ns = self.mtime_ns = None
+        self.explicit_times = False
+
+    def __repr__(self) -> str:
+        return f"<Inode {self.number} {self.kind.name.lower()} {self.key!r}>"
+
+
+class InodeTable:
+    """All live inodes, by number and by name."""
+
+    def __init__(self) -> None:
+        self.root = Inode(ROOT_INODE, None, "", Kind.DIRECTORY)
+        self.root.kept = True
+        self._by_number: dict[int, Inode] = {ROOT_INODE: self.root}
+        self._next = ROOT_INODE + 1
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(list(self._by_number.values()))
+
+    def get(self, number: int) -> Inode:
+        """Return the inode of a number; KeyError for one that the kernel cannot know."""
+        return self._by_number[number]
+
+    def find(self, number: int) -> Inode | None:
+        """Return the inode of a number, or None when it is gone."""
+        return self._by_number.get(number)
+
+    def add(self, parent: Inode, name: str, kind: Kind) -> Inode:
+        """Make the inode of a name, in place of what had the name until now."""
+        old = parent.children.get(name)
+        if old is not None:
+            self.detach(old)
+        inode = Inode(self._next, parent, name, kind)
+        self._next += 1
+        self._by_number[inode.number] = inode
+        parent.children[name] = inode
+        return inode
+
+    def detach(self, inode: Inode) -> None:
+        """Take an inode off its name; it lives on for whoever holds it.  What is below goes with it."""
+        parent = inode.parent
+        for child in list(inode.children.values()):
+            self.detach(child)
+        if parent is not None and parent.children.get(inode.name) is inode:
+            del parent.children[inode.name]
+        inode.unlinked = True
+        inode.kept = False
+        inode.parent = None
+        self.collect(inode)
+        if parent is not None:
+            self.collect(parent)
+
+    def move(self, inode: Inode, parent: Inode, name: str) -> None:
+        """Hang an inode elsewhere, in place of what had the name until now."""
+        old = parent.children.get(name)
+        if old is inode:
+            return
+        if old is not None:
+            self.detach(old)
+        before = inode.parent
+        if before is not None:
+            del before.children[inode.name]
+        inode.parent = parent
+        inode.name = name
+        parent.children[name] = inode
+        if before is not None:
+            self.collect(before)
+
+    def exchange(self, one: Inode, other: Inode) -> None:
+        """Let two inodes change places."""
+        assert one.parent is not None
+        assert other.parent is not None
+        one.parent, other.parent = other.parent, one.parent
+        one.name, other.name = other.name, one.name
+        one.parent.children[one.name] = one
+        other.parent.children[other.name] = other
+
+    def forget(self, inode: Inode, count: int) -> None:
+        """Take back `count` references of the kernel's."""
+        if count > inode.lookups:
+            raise ValueError(f"{inode!r}: {count} references taken back of {inode.lookups}")
+        inode.lookups -= count
+        self.collect(inode)
+
+    def collect(self, inode: Inode | None) -> None:
+        """Drop an inode that nothing holds, and then the directories above that held only it."""
+        while inode is not None and inode.number != ROOT_INODE and not _is_held(inode):
+            parent = inode.parent
+            if parent is not None and parent.children.get(inode.name) is inode:
+                del parent.children[inode.name]
+            if inode.staged is not None:
+                inode.staged.close()
+                inode.staged = None
+            inode.parent = None
+            self._by_number.pop(inode.number, None)
+            inode = parent
+
+    def dirty(self) -> list[Inode]:
+        """Return the inodes that hold bytes which the store has not acknowledged."""
+        return [inode for inode in self if inode.dirty and not inode.unlinked]
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between any two steps (used by tests)."""
+        for number, inode in self._by_number.items():
+            assert number == inode.number < self._next
+            assert inode.lookups >= 0
+            assert inode.number == ROOT_INODE or _is_held(inode), inode
+            if inode.parent is None:
+                assert inode.number == ROOT_INODE or inode.unlinked
+            else:
+                assert inode.parent.children[inode.name] is inode
+                assert self._by_number[inode.parent.number] is inode.parent
+            for name, child in inode.children.items():
+                assert child.name == name
+                assert child.parent is inode
+                assert self._by_number[child.number] is child
+
+
+def _is_held(inode: Inode) -> bool:
+    return bool(
+        inode.lookups or inode.handles or inode.children or inode.kept or (inode.dirty and not inode.unlinked)
+    )
+
+
+def child_key(parent: Inode, name: str) -> str:
+    """Return the key of a name in a directory."""
+    return join(parent.key, name)

@@ -1,0 +1,327 @@
+"""Keys as a tree: which names a directory has, and for how long that is known.
+
+1. What the store said of a key is told again for `metadata_ttl` seconds, be it
+   that the key is there (on its inode), that it is not (the negative cache),
+   or all that a directory holds (its listing).  There is no other metadata
+   cache, and the kernel is only ever given what remains of that time.
+2. What was written here and is not in the store yet comes before what the
+   store says, always.
+3. Between the question and the answer of a store the tree may have changed:
+   each directory counts its changes, and an answer that is older than the
+   last change is not believed but asked for again.
+4. A name that is both an object and a prefix is shown as the directory; the
+   object stays in the store untouched, is told in the log once, and shows
+   again when the directory goes.
+5. A name that can be no file name is not shown; it is told in the log once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import OrderedDict
+from contextlib import aclosing
+
+import trio
+
+from stores.base import Store
+from stores.errors import NotFound
+from stores.keys import join, unusable_name
+from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
+from zarrmount.errors import deadline
+from zarrmount.inodes import Inode, InodeTable, Kind
+from zarrmount.settings import TreeSettings
+
+__all__ = ["Found", "Listing", "Namespace"]
+
+log = logging.getLogger(__name__)
+
+Found = ObjectMeta | PrefixMeta
+
+_MOST_NEGATIVE = 65_536
+_MOST_REMEMBERED = 65_536
+_MOST_REPORTED = 10_000
+LARGEST_LISTING = 20_000
+"""Entries of a directory that are kept after it was listed."""
+
+
+@dataclasses.dataclass(slots=True)
+class Listing:
+    """All that a directory holds, as of one listing."""
+
+    entries: dict[str, Found]
+    expires: float
+
+
+class Namespace:
+    """The names of a mounted store.
+
+    Parameters
+    ----------
+    store : Store
+        Where the keys are.
+    table : InodeTable
+        The live inodes, which it fills.
+    settings : TreeSettings
+        For how long answers hold, and how long they may take.
+    """
+
+    def __init__(self, store: Store, table: InodeTable, settings: TreeSettings) -> None:
+        self._store = store
+        self._table = table
+        self._settings = settings
+        self._negative: OrderedDict[tuple[int, str], float] = OrderedDict()
+        self._listings: dict[int, Listing] = {}
+        self._changes: dict[int, int] = {}
+        self._asking: dict[tuple[int, str], trio.Event] = {}
+        self._remembered: OrderedDict[str, tuple[str | None, AttributeChange]] = OrderedDict()
+        self._reported: set[str] = set()
+
+    # -- one name ------------------------------------------------------------------------------
+
+    async def child(self, parent: Inode, name: str) -> Inode:
+        """Return the inode of a name in a directory.
+
+        Raises
+        ------
+        NotFound
+            If the store answered that there is no such name.
+        StoreError
+            If it did not answer, or refused.
+        """
+        while True:
+            known = self.known_child(parent, name)
+            if known is not None:
+                return known
+            question = (parent.number, name)
+            if (asked_by_another := self._asking.get(question)) is not None:
+                await asked_by_another.wait()
+                if self._settings.metadata_ttl > 0:
+                    continue
+            found = await self._ask(parent, name)
+            if found is not None:
+                return found
+
+    def known_child(self, parent: Inode, name: str) -> Inode | None:
+        """Return the inode of a name if that is known now; None if the store must be asked.
+
+        Raises
+        ------
+        NotFound
+            If it is known that there is no such name.
+        """
+        now = trio.current_time()
+        child = parent.children.get(name)
+        if child is not None and (child.dirty or child.kept or now < child.expires):
+            return child
+        listing = self._listings.get(parent.number)
+        if listing is not None and now < listing.expires:
+            found = listing.entries.get(name)
+            if found is not None:
+                return self.absorb(parent, name, found, listing.expires)
+            if child is None:
+                raise NotFound("no such key", key=join(parent.key, name))
+        if now < self._negative.get((parent.number, name), 0.0):
+            raise NotFound("no such key", key=join(parent.key, name))
+        return None
+
+    async def _ask(self, parent: Inode, name: str) -> Inode | None:
+        """Ask the store for a name; None if the directory changed meanwhile: look again."""
+        question = (parent.number, name)
+        answered = self._asking[question] = trio.Event()
+        changes = self._changes.get(parent.number, 0)
+        key = join(parent.key, name)
+        try:
+            with deadline(self._settings.read_timeout, key):
+                found = self._choose(await self._store.lookup(key), key)
+        except NotFound:
+            if self._changes.get(parent.number, 0) != changes:
+                return None
+            self._vanished(parent, name)
+            raise
+        finally:
+            if self._asking.get(question) is answered:
+                del self._asking[question]
+            answered.set()
+        if self._changes.get(parent.number, 0) != changes or parent.unlinked:
+            return None if not parent.unlinked else self._gone(key)
+        return self.absorb(parent, name, found, trio.current_time() + self._settings.metadata_ttl)
+
+    async def refresh(self, inode: Inode) -> None:
+        """Make sure that what is known of an inode is not older than the time to live.
+
+        Raises
+        ------
+        NotFound
+            If it is no longer in the store (nor open, nor dirty, nor kept here).
+        """
+        if inode.parent is None:
+            if not inode.unlinked:
+                await self._refresh_root(inode)
+            return
+        if inode.dirty or trio.current_time() < inode.expires:
+            return
+        if inode.kept and not self._store.capabilities.directories:
+            return
+        try:
+            now_there = await self.child(inode.parent, inode.name)
+        except NotFound:
+            if inode.handles:
+                return
+            raise
+        if now_there is not inode and not inode.handles:
+            self._table.collect(now_there)
+            raise NotFound("another file has the name now", key=inode.key)
+
+    async def _refresh_root(self, root: Inode) -> None:
+        if trio.current_time() < root.expires:
+            return
+        with deadline(self._settings.read_timeout, ""):
+            root.prefix = await self._store.root()
+        root.expires = trio.current_time() + self._settings.metadata_ttl
+
+    # -- what the store says -------------------------------------------------------------------
+
+    def absorb(self, parent: Inode, name: str, found: Found, expires: float) -> Inode:
+        """Take over what the store said of a name, and return its inode."""
+        kind = _kind_of(found)
+        inode = parent.children.get(name)
+        if inode is not None and (inode.dirty or (inode.kept and kind is not Kind.DIRECTORY)):
+            return inode
+        if inode is None or inode.kind is not kind:
+            inode = self._table.add(parent, name, kind)
+        if isinstance(found, PrefixMeta):
+            inode.prefix = found
+        else:
+            self.absorb_object(inode, found)
+        inode.expires = max(inode.expires, expires) if inode.kept else expires
+        self._negative.pop((parent.number, name), None)
+        return inode
+
+    def absorb_object(self, inode: Inode, meta: ObjectMeta) -> None:
+        """Take over what the store said of a file."""
+        if inode.meta is None or inode.meta.version != meta.version:
+            inode.forget_local_attributes()
+            inode.ctime_ns = meta.mtime_ns or inode.ctime_ns
+            version, change = self._remembered.get(meta.key, (None, None))
+            if change is not None and version == meta.version:
+                inode.mode, inode.uid, inode.gid = change.mode, change.uid, change.gid
+                inode.atime_ns, inode.mtime_ns = change.atime_ns, change.mtime_ns
+        inode.meta = meta
+
+    def remember_attributes(self, inode: Inode) -> None:
+        """Remember what was set of a stored file that the store itself cannot hold."""
+        if inode.meta is None or self._store.capabilities.posix:
+            return
+        change = AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns)
+        self._remembered[inode.meta.key] = (inode.meta.version, change)
+        self._remembered.move_to_end(inode.meta.key)
+        if len(self._remembered) > _MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _choose(self, found: Lookup, key: str) -> Found:
+        if found.prefix is not None:
+            if found.object is not None:
+                self._report(key, "is both an object and a prefix: the directory is shown")
+            return found.prefix
+        assert found.object is not None
+        return found.object
+
+    def _vanished(self, parent: Inode, name: str) -> None:
+        """Take note that a name is not in the store."""
+        child = parent.children.get(name)
+        if child is not None and not (child.dirty or child.kept):
+            self._table.detach(child)
+        self._negative[parent.number, name] = trio.current_time() + self._settings.metadata_ttl
+        if len(self._negative) > _MOST_NEGATIVE:
+            self._negative.popitem(last=False)
+
+    def _gone(self, key: str) -> Inode:
+        raise NotFound("its directory was removed", key=key)
+
+    # -- what changes here ---------------------------------------------------------------------
+
+    def changed(self, parent: Inode, *names: str) -> None:
+        """Take note that names came to be, or went, in a directory: older answers are void."""
+        self._changes[parent.number] = self._changes.get(parent.number, 0) + 1
+        self._listings.pop(parent.number, None)
+        for name in names:
+            self._negative.pop((parent.number, name), None)
+        parent.expires = 0.0
+        if not self._store.capabilities.posix:
+            parent.mtime_ns = parent.ctime_ns = time.time_ns()
+
+    def forgotten(self, number: int) -> None:
+        """Drop what is kept for a directory that has no inode any more."""
+        self._listings.pop(number, None)
+        self._changes.pop(number, None)
+
+    # -- whole directories ---------------------------------------------------------------------
+
+    def fresh_listing(self, directory: Inode) -> Listing | None:
+        """Return the listing of a directory, if one is kept and holds."""
+        listing = self._listings.get(directory.number)
+        return listing if listing is not None and trio.current_time() < listing.expires else None
+
+    def change_count(self, directory: Inode) -> int:
+        """Return how often a directory changed here; give it back to `keep_listing`."""
+        return self._changes.get(directory.number, 0)
+
+    def keep_listing(self, directory: Inode, entries: dict[str, Found], expires: float, changes: int) -> None:
+        """Keep a complete listing, unless the directory changed since it was begun."""
+        if (
+            len(entries) <= LARGEST_LISTING
+            and self.change_count(directory) == changes
+            and self._table.find(directory.number) is directory
+        ):
+            self._listings[directory.number] = Listing(entries, expires)
+
+    def usable(self, page: ListPage, prefix: str) -> dict[str, Found]:
+        """Return the entries of one page of a listing that can be shown, by name."""
+        entries: dict[str, Found] = {}
+        start = len(prefix) + 1 if prefix else 0
+        for found in page.prefixes:
+            name = found.prefix[start:]
+            if self._is_usable(name, found.prefix):
+                entries[name] = found
+        for meta in page.objects:
+            name = meta.key[start:]
+            if name in entries:
+                self._report(meta.key, "is both an object and a prefix: the directory is shown")
+            elif self._is_usable(name, meta.key):
+                entries[name] = meta
+        return entries
+
+    async def is_empty(self, directory: Inode) -> bool:
+        """Tell whether a directory holds nothing, in the store and here."""
+        if any(child.dirty or child.kept for child in directory.children.values()):
+            return False
+        prefix = directory.key
+        with deadline(self._settings.read_timeout, prefix):
+            async with aclosing(self._store.list_dir(prefix)) as pages:
+                async for page in pages:
+                    if page.objects or page.prefixes:
+                        return False
+        return True
+
+    def _is_usable(self, name: str, key: str) -> bool:
+        reason = unusable_name(name)
+        if reason is not None:
+            self._report(key, f"cannot be shown as a file: its name {reason}")
+        return reason is None
+
+    def _report(self, key: str, what: str) -> None:
+        if key in self._reported:
+            return
+        if len(self._reported) < _MOST_REPORTED:
+            self._reported.add(key)
+        log.warning("key %r %s", key, what)
+
+
+def _kind_of(found: Found) -> Kind:
+    if isinstance(found, PrefixMeta):
+        return Kind.DIRECTORY
+    if found.posix is None:
+        return Kind.FILE
+    return Kind.of_mode(found.posix.mode)

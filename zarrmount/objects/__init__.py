@@ -1,0 +1,1 @@
+"""Objects as files: reading them through the cache, staging what is written, storing it."""

@@ -1,0 +1,125 @@
+"""Storing what was staged, so that success means that the bytes are in the store.
+
+1. A put replaces the version that was opened, where the store can do so, or
+   creates only if absent: what somebody else stored in between is not lost but
+   reported (ESTALE), unless the mount was told to overwrite.
+2. A request that failed on the way is tried again until the deadline.  It may
+   have arrived all the same, and a conditional put then finds its own bytes in
+   the way: so before a conflict is reported the bytes are compared.
+3. On failure everything stays: the staged bytes, the inode's being dirty, and
+   the error, which the next ``close`` or ``fsync`` meets again if it persists.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING
+
+import trio
+
+from stores.base import Store
+from stores.errors import AlreadyExists, NotFound, Precondition, StoreError, Unavailable, Unsupported
+from stores.meta import AttributeChange, Body, ObjectMeta, read_body
+
+if TYPE_CHECKING:
+    from zarrmount.inodes import Inode
+    from zarrmount.settings import TreeSettings
+
+__all__ = ["Uploader"]
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+
+class Uploader:
+    """Stores staged files, as many at once as the store takes connections.
+
+    Parameters
+    ----------
+    store : Store
+        Where to.
+    settings : TreeSettings
+        For the deadline, and what to do with conflicts.
+    """
+
+    def __init__(self, store: Store, settings: TreeSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._can_create_only = store.capabilities.create_if_absent
+        self._can_replace_only = store.capabilities.replace_if_version
+
+    async def upload(self, inode: Inode, key: str, base: ObjectMeta | None) -> ObjectMeta:
+        """Store the staged bytes of `inode` (its lock held) under `key`, in place of `base`.
+
+        Raises
+        ------
+        StoreError
+            What the store said last; the staged bytes are then as they were.
+        """
+        assert inode.staged is not None
+        body = await inode.staged.body()
+        attributes = AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns)
+        try:
+            return await self._put_until_stored(key, body, base, attributes, inode.exclusive)
+        except StoreError as error:
+            if inode.upload_error is None or str(inode.upload_error) != str(error):
+                log.error("could not store %s; its bytes are kept and will be tried again", error)
+            inode.upload_error = error
+            raise
+        finally:
+            if not isinstance(body, (bytes, bytearray, memoryview)):
+                body.close()
+
+    async def _put_until_stored(
+        self, key: str, body: Body, before: ObjectMeta | None, attributes: AttributeChange, exclusive: bool
+    ) -> ObjectMeta:
+        """Put until the store has it, or says no, or the time is over."""
+        pause, last = _FIRST_PAUSE, None
+        with trio.move_on_after(self._settings.write_timeout):
+            while True:
+                try:
+                    return await self._put(key, body, before, attributes, exclusive)
+                except Unavailable as error:
+                    last = error
+                    log.warning("storing %s failed; trying again in %.1f s", error, pause)
+                await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+        reason = last.message if last is not None else "the store did not answer"
+        raise Unavailable(
+            f"not stored within {self._settings.write_timeout:g} s: {reason}", key=key
+        ) from last
+
+    async def _put(
+        self, key: str, body: Body, before: ObjectMeta | None, attributes: AttributeChange, exclusive: bool
+    ) -> ObjectMeta:
+        """Put once, on the strictest condition that the store can check."""
+        version = before.version if before is not None else None
+        careful = not self._settings.overwrite_conflicts
+        try:
+            if version is not None and careful and self._can_replace_only:
+                return await self._store.put(key, body, if_version=version, attributes=attributes)
+            if before is None and (careful or exclusive) and self._can_create_only:
+                return await self._store.put(key, body, if_absent=True, attributes=attributes)
+        except Unsupported:
+            log.warning("the store refuses conditional puts: concurrent writers are not noticed")
+            self._can_create_only = self._can_replace_only = False
+        except (Precondition, AlreadyExists, NotFound) as error:
+            ours = await self._stored_already(key, body)
+            if ours is not None:
+                return ours
+            if isinstance(error, AlreadyExists) and exclusive:
+                raise
+            raise Precondition("somebody else stored or deleted it since it was opened", key=key) from error
+        return await self._store.put(key, body, attributes=attributes)
+
+    async def _stored_already(self, key: str, body: Body) -> ObjectMeta | None:
+        """Return the meta of the object if it holds exactly `body`, else None."""
+        try:
+            data, meta = await self._store.get(key)
+        except NotFound:
+            return None
+        expected = await trio.to_thread.run_sync(read_body, body)
+        return meta if data == expected else None

@@ -1,0 +1,386 @@
+"""The file system itself: each system call, on inodes and handles, without any kernel.
+
+`Vfs` is complete and can be used, and is tested, without FUSE.  Inode and
+handle numbers are those that the kernel was given.  Methods raise ``OSError``
+or a :class:`stores.errors.StoreError`; :func:`zarrmount.errors.errno_of` makes
+an errno of either.
+
+Lookup counts: `lookup`, `make_*`, `create`, `symlink` and `link` return an
+inode with one more reference of the kernel's, and `remember` adds one for an
+entry that ``readdirplus`` gave out; `forget` takes them back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from pathlib import Path
+
+import trio
+
+from stores.base import Store
+from stores.errors import NotFound, ReadOnly, StoreError
+from stores.keys import MAX_NAME_BYTES, join, unusable_name
+from stores.meta import AttributeChange, Usage
+from zarrmount.attributes import Attributes, attributes_of
+from zarrmount.cache.memory import BlockCache
+from zarrmount.context import Context
+from zarrmount.dirstream import DirStream, Entry
+from zarrmount.errors import deadline, os_error
+from zarrmount.files import Files
+from zarrmount.handles import DirHandle, FileHandle, HandleTable
+from zarrmount.inodes import Inode, InodeTable, Kind
+from zarrmount.locks import SharedLock
+from zarrmount.namespace import Namespace
+from zarrmount.objects.reader import ReaderPool
+from zarrmount.objects.staging import Staging
+from zarrmount.settings import TreeSettings
+from zarrmount.tree import Tree
+from zarrmount.xattrs import XAttrs
+
+__all__ = ["Vfs"]
+
+log = logging.getLogger(__name__)
+
+
+class Vfs:
+    """One mounted store.
+
+    Parameters
+    ----------
+    store : Store
+        An open store.
+    settings : TreeSettings
+        How the tree looks and behaves.
+    staging_dir : Path
+        For written bytes that memory has no room for.
+    cache_bytes : int
+        Size of the memory cache of blocks.
+    staging_bytes : int
+        Written bytes that memory may hold.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: TreeSettings,
+        *,
+        staging_dir: Path,
+        cache_bytes: int = 128 << 20,
+        staging_bytes: int = 64 << 20,
+    ) -> None:
+        table = InodeTable()
+        self._c = Context(
+            store=store,
+            settings=settings,
+            table=table,
+            handles=HandleTable(),
+            namespace=Namespace(store, table, settings),
+            staging=Staging(staging_dir, staging_bytes),
+            readers=ReaderPool(BlockCache(cache_bytes), settings.read_timeout, direct=store.near),
+            shape=SharedLock(),
+        )
+        self.files = Files(self._c)
+        self.tree = Tree(self._c, self.files)
+        self.xattrs = XAttrs(store, settings)
+        self.started_ns = time.time_ns()
+
+    # -- inodes --------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The store that is mounted."""
+        return self._c.store
+
+    @property
+    def metadata_ttl(self) -> float:
+        """Seconds for which an answer of the store holds."""
+        return self._c.settings.metadata_ttl
+
+    def inode(self, number: int) -> Inode:
+        """Return an inode that the kernel knows.
+
+        Raises
+        ------
+        OSError
+            ESTALE if it does not exist (any more).
+        """
+        inode = self._c.table.find(number)
+        if inode is None:
+            raise os_error(errno.ESTALE)
+        return inode
+
+    def directory(self, number: int) -> Inode:
+        """Return an inode that must be a directory (ENOTDIR)."""
+        inode = self.inode(number)
+        if not inode.is_dir:
+            raise os_error(errno.ENOTDIR)
+        return inode
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """Return what ``stat(2)`` shows of an inode, as far as it is known now."""
+        return attributes_of(inode, self._c.settings, self.started_ns)
+
+    def validity(self, inode: Inode) -> float:
+        """Return for how many seconds the kernel may tell an inode's attributes without asking."""
+        if inode.dirty or inode.kept:
+            return self._c.settings.metadata_ttl
+        return max(0.0, inode.expires - trio.current_time())
+
+    def remember(self, inode: Inode) -> Inode:
+        """Count one more reference that the kernel holds."""
+        inode.lookups += 1
+        return inode
+
+    def forget(self, references: list[tuple[int, int]]) -> None:
+        """Take back references of the kernel's, given as pairs of inode number and count."""
+        for number, count in references:
+            inode = self._c.table.find(number)
+            if inode is not None:
+                self._c.table.forget(inode, count)
+                if self._c.table.find(number) is None:
+                    self._c.namespace.forgotten(number)
+
+    async def lookup(self, parent: int, name: str) -> Inode:
+        """Return the inode of a name.
+
+        Raises
+        ------
+        NotFound
+            If there is no such name.
+        """
+        directory = self.directory(parent)
+        if name in (".", ".."):
+            inode = directory if name == "." else directory.parent or directory
+            return self.remember(inode)
+        if unusable_name(name) is not None:
+            if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
+                raise os_error(errno.ENAMETOOLONG)
+            raise NotFound("no key has such a name", key=join(directory.key, repr(name)))
+        return self.remember(await self._c.namespace.child(directory, name))
+
+    async def getattr(self, number: int) -> Inode:
+        """Return an inode whose attributes are not older than the time to live."""
+        inode = self.inode(number)
+        await self._c.namespace.refresh(inode)
+        return inode
+
+    async def setattr(self, number: int, change: AttributeChange, size: int | None = None) -> Inode:
+        """Change attributes; what the store cannot hold is kept as long as the mount lives."""
+        inode = self.inode(number)
+        if self._c.store.read_only:
+            raise ReadOnly("the store is read-only", key=inode.key)
+        if size is not None:
+            if inode.is_dir:
+                raise os_error(errno.EISDIR)
+            await self.files.truncate(inode, size)
+        if change != AttributeChange():
+            await self._change_attributes(inode, change)
+        return inode
+
+    async def _change_attributes(self, inode: Inode, change: AttributeChange) -> None:
+        in_store = inode.is_dir or inode.meta is not None
+        if self._c.store.capabilities.posix and in_store and not inode.unlinked:
+            async with self._c.shape.shared():
+                with deadline(self._c.settings.write_timeout, inode.key):
+                    await self._c.store.set_attributes(inode.key, change)
+            inode.expires = 0.0
+            if not inode.dirty:
+                await self._reload(inode)
+                return
+        inode.mode = change.mode if change.mode is not None else inode.mode
+        inode.uid = change.uid if change.uid is not None else inode.uid
+        inode.gid = change.gid if change.gid is not None else inode.gid
+        inode.atime_ns = change.atime_ns if change.atime_ns is not None else inode.atime_ns
+        if change.mtime_ns is not None:
+            inode.mtime_ns, inode.explicit_times = change.mtime_ns, True
+        inode.ctime_ns = time.time_ns()
+        if not inode.is_dir and not inode.dirty:
+            self._c.namespace.remember_attributes(inode)
+
+    async def _reload(self, inode: Inode) -> None:
+        """Take over what the store says after it changed an attribute of a clean file."""
+        if inode.parent is None:
+            await self._c.namespace.refresh(inode)
+            return
+        with deadline(self._c.settings.read_timeout, inode.key):
+            found = await self._c.store.lookup(inode.key)
+        told = found.prefix if inode.is_dir else found.object
+        if told is not None and inode.parent is not None and not inode.dirty:
+            expires = trio.current_time() + self._c.settings.metadata_ttl
+            self._c.namespace.absorb(inode.parent, inode.name, told, expires)
+
+    async def readlink(self, number: int) -> str:
+        """Return the text of a symbolic link."""
+        inode = self.inode(number)
+        if inode.kind is not Kind.SYMLINK:
+            raise os_error(errno.EINVAL)
+        with deadline(self._c.settings.read_timeout, inode.key):
+            return await self._c.store.read_link(inode.key)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    async def make_node(self, parent: int, name: str, mode: int, rdev: int, owner: tuple[int, int]) -> Inode:
+        """``mknod(2)``."""
+        return self.remember(await self.tree.make_node(self.directory(parent), name, mode, rdev, owner))
+
+    async def make_dir(self, parent: int, name: str, mode: int, owner: tuple[int, int]) -> Inode:
+        """``mkdir(2)``."""
+        return self.remember(await self.tree.make_dir(self.directory(parent), name, mode, owner))
+
+    async def symlink(self, parent: int, name: str, target: str, owner: tuple[int, int]) -> Inode:
+        """``symlink(2)``."""
+        return self.remember(await self.tree.symlink(self.directory(parent), name, target, owner))
+
+    async def link(self, number: int, parent: int, name: str) -> Inode:
+        """``link(2)``."""
+        return self.remember(await self.tree.link(self.inode(number), self.directory(parent), name))
+
+    async def unlink(self, parent: int, name: str) -> None:
+        """``unlink(2)``."""
+        await self.tree.unlink(self.directory(parent), name)
+
+    async def remove_dir(self, parent: int, name: str) -> None:
+        """``rmdir(2)``."""
+        await self.tree.remove_dir(self.directory(parent), name)
+
+    async def rename(
+        self, old_parent: int, old_name: str, new_parent: int, new_name: str, flags: int = 0
+    ) -> None:
+        """``renameat2(2)``."""
+        await self.tree.rename(
+            self.directory(old_parent), old_name, self.directory(new_parent), new_name, flags
+        )
+
+    # -- files ---------------------------------------------------------------------------------
+
+    async def create(
+        self, parent: int, name: str, mode: int, flags: int, owner: tuple[int, int]
+    ) -> tuple[Inode, FileHandle]:
+        """``open(2)`` of a name that is not there."""
+        inode = await self.tree.make_file(self.directory(parent), name, mode, owner)
+        return self.remember(inode), self.files.open_new(inode, flags)
+
+    async def open(self, number: int, flags: int) -> FileHandle:
+        """``open(2)`` of a file that is there."""
+        return await self.files.open(self.inode(number), flags)
+
+    def handle(self, number: int) -> FileHandle:
+        """Return an open file's handle (EBADF)."""
+        try:
+            return self._c.handles.file(number)
+        except KeyError:
+            raise os_error(errno.EBADF) from None
+
+    def keeps_pages(self, inode: Inode) -> bool:
+        """Tell whether the kernel may keep the pages it has of a file that is being opened."""
+        version = inode.meta.version if inode.meta is not None and inode.staged is None else None
+        same = version is not None and version == inode.pages_version
+        inode.pages_version = version
+        return same
+
+    # -- directories ---------------------------------------------------------------------------
+
+    def open_dir(self, number: int) -> DirHandle:
+        """``opendir(3)``."""
+        return self._c.handles.add_dir(self.directory(number))
+
+    async def dir_entry(self, handle_number: int, position: int) -> Entry | None:
+        """Return the entry at a position of an open directory, None at its end.
+
+        Position 0 lists afresh, as ``rewinddir(3)`` does.
+        """
+        handle = self._dir_handle(handle_number)
+        async with handle.lock:
+            if position == 0 and handle.stream is not None:
+                stream, handle.stream = handle.stream, None
+                await stream.aclose()
+            if handle.stream is None:
+                c = self._c
+                handle.stream = DirStream(c.store, c.namespace, c.settings, handle.inode)
+            return await handle.stream.entry(position)
+
+    def entry_inode(self, handle_number: int, entry: Entry) -> Inode | None:
+        """Return the inode of an entry; None if it is gone by now."""
+        handle = self._dir_handle(handle_number)
+        name, found = entry
+        known = handle.inode.children.get(name)
+        if found is None or handle.inode.unlinked or handle.stream is None:
+            return known
+        if known is not None and (known.dirty or trio.current_time() < known.expires):
+            return known
+        return self._c.namespace.absorb(handle.inode, name, found, handle.stream.expires)
+
+    def drop_entry(self, inode: Inode) -> None:
+        """Take note that the kernel did not take an entry's inode."""
+        self._c.table.collect(inode)
+
+    def dir_inode(self, handle_number: int) -> Inode:
+        """Return the directory that a handle reads."""
+        return self._dir_handle(handle_number).inode
+
+    async def release_dir(self, handle_number: int) -> None:
+        """``closedir(3)``."""
+        handle = self._c.handles.remove_dir(handle_number)
+        if handle.stream is not None:
+            await handle.stream.aclose()
+
+    async def sync_dir(self, handle_number: int) -> None:
+        """``fsync(2)`` of a directory."""
+        inode = self.dir_inode(handle_number)
+        if not inode.unlinked:
+            with deadline(self._c.settings.write_timeout, inode.key):
+                await self._c.store.sync(inode.key)
+
+    def _dir_handle(self, number: int) -> DirHandle:
+        try:
+            return self._c.handles.dir(number)
+        except KeyError:
+            raise os_error(errno.EBADF) from None
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    async def usage(self) -> Usage | None:
+        """Return the room in the store, None if it has no limit."""
+        with deadline(self._c.settings.read_timeout, ""):
+            return await self._c.store.usage()
+
+    async def store_everything(self) -> dict[str, StoreError]:
+        """Store all that is dirty; return what could not be stored, by key."""
+        failed: dict[str, StoreError] = {}
+
+        async def store(inode: Inode) -> None:
+            try:
+                await self.files.flush(inode)
+            except StoreError as error:
+                failed[inode.key] = error
+            else:
+                self.files.drop_clean(inode)
+                self._c.table.collect(inode)
+
+        async with trio.open_nursery() as nursery:
+            for inode in self._c.table.dirty():
+                nursery.start_soon(store, inode)
+        return failed
+
+    def dirty(self) -> list[tuple[str, int]]:
+        """Return the keys that the store does not have yet, with their sizes."""
+        return [(inode.key, inode.size) for inode in self._c.table.dirty()]
+
+    async def rescue(self, directory: Path) -> dict[str, Path]:
+        """Save what is still dirty as plain files below `directory`; return where each key went."""
+        saved: dict[str, Path] = {}
+        for inode in self._c.table.dirty():
+            assert inode.staged is not None
+            path = directory / inode.key
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await inode.staged.save(path)
+            saved[inode.key] = path
+        return saved
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between any two calls (used by tests)."""
+        self._c.table.check_invariants()
+        self._c.handles.check_invariants()
+        self._c.readers.cache.check_invariants()
