@@ -14,14 +14,15 @@ import ctypes
 import errno
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 __all__ = [
     "RENAME_EXCHANGE",
     "RENAME_NOREPLACE",
-    "Descriptor",
     "Root",
     "encode",
     "rename_at",
@@ -35,6 +36,7 @@ _SYS_OPENAT2 = 437  # on all architectures
 _SYS_RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
+_AT_EMPTY_PATH = 0x1000
 _MAX_LINKS = 40  # as the kernel's own MAXSYMLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -156,18 +158,34 @@ def sync_file_system(fd: int) -> None:
     _check(_libc.syncfs(ctypes.c_int(fd)), b"")
 
 
-class Descriptor:
-    """An open file, closed with the last reference to it.
+class _FileHandle(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_uint), ("kind", ctypes.c_int), ("data", ctypes.c_ubyte * 128))
 
-    Whoever uses it in a thread holds a reference, so that its number is not closed, and given to
-    another file, under their hands.
+
+def file_handle(directory: int, name: bytes) -> str:
+    """Return the handle of a file, which unlike its inode number is never used again.
+
+    Parameters
+    ----------
+    directory : int
+        An open directory; or the file itself, if `name` is empty.
+    name : bytes
+        A name in it.
+
+    Returns
+    -------
+    str
+        Empty where the file system has no handles (overlayfs) or a sandbox forbids to ask.
     """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
+    handle = _FileHandle(128)
+    mount = ctypes.c_int()
+    flags = 0 if name else _AT_EMPTY_PATH
+    if _libc.name_to_handle_at(directory, name, ctypes.byref(handle), ctypes.byref(mount), flags) < 0:
+        number = ctypes.get_errno()
+        if number in (errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS, errno.EOVERFLOW):
+            return ""
+        raise OSError(number, os.strerror(number), name)
+    return bytes(handle.data[: handle.size]).hex()
 
 
 class Root:
@@ -175,21 +193,57 @@ class Root:
 
     Parameters
     ----------
-    path : Path
-        The directory.
+    fd : int
+        The directory, opened with O_PATH; it belongs to this object from now on.
     """
 
     has_openat2: bool | None = None
 
-    def __init__(self, path: Path) -> None:
-        self._directory = Descriptor(os.open(path, _DIRECTORY))
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._users = 0
+        self._closing = False
+        self._lock = threading.Lock()
         if Root.has_openat2 is None:
-            Root.has_openat2 = _kernel_has_openat2(self.fd)
+            Root.has_openat2 = _kernel_has_openat2(fd)
 
-    @property
-    def fd(self) -> int:
-        """The number of the open directory (O_PATH), for as long as this object lives."""
-        return self._directory.fd
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Open a directory."""
+        return cls(os.open(path, _DIRECTORY))
+
+    def duplicate(self) -> Self:
+        """Return the same directory, to be closed by itself."""
+        return type(self)(os.dup(self.fd))
+
+    @contextmanager
+    def in_use(self) -> Iterator[Self]:
+        """Keep it open for the length of a ``with`` block.
+
+        Else its number could be closed, and given to another file, under the hands of a thread.
+        """
+        with self._lock:
+            self._users += 1
+        try:
+            yield self
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_if_idle()
+
+    def close(self) -> None:
+        """Close it, as soon as nobody uses it."""
+        with self._lock:
+            self._closing = True
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._closing and not self._users and self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def open(self, key: str, flags: int) -> int:
         """Open what is there under a key (the root for ``""``); EXDEV if that leads out of the root."""

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from stores._beneath import RENAME_NOREPLACE, Root, encode, rename_at
+from stores._beneath import RENAME_NOREPLACE, Root, encode, file_handle, rename_at
 from stores.errors import (
     AlreadyExists,
     Denied,
@@ -33,12 +34,14 @@ from stores.keys import join
 from stores.meta import AttributeChange, Body, ObjectMeta, PosixAttributes, PrefixMeta
 
 __all__ = [
+    "File",
     "changed",
     "check_version",
     "copy_bytes",
     "is_temporary",
     "locked",
-    "lstat",
+    "look_at",
+    "look_into",
     "object_meta",
     "prefix_meta",
     "put_file",
@@ -47,7 +50,6 @@ __all__ = [
     "set_attributes_at",
     "store_error",
     "sweep",
-    "version_of",
     "walk",
     "write_body",
 ]
@@ -97,19 +99,44 @@ def os_error(number: int) -> OSError:
 # -- metas -------------------------------------------------------------------------------------------
 
 
-def version_of(found: os.stat_result) -> str:
-    """Return what changes when a file is replaced or written to, and not when its mode is.
+class File(NamedTuple):
+    """What is known of one file: what ``stat(2)`` tells, and its handle."""
 
-    A put makes a new inode, and a writer in place sets the time of modification.  The time of the
-    last *change* would also tell of a writer who sets back the former; but chmod, link and rename
-    alter it too, and would make a file that is open for writing look like another's.
-    """
-    return f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
+    stat: os.stat_result
+    handle: str
+
+    @property
+    def version(self) -> str:
+        """What changes when a file is replaced or written to, and not when its mode is.
+
+        A put makes a new file, with another handle; the number of its inode may be that of an
+        earlier one.  A writer in place sets the time of modification.  The time of the last *change*
+        would also tell of a writer who sets back the former; but chmod, link and rename alter it
+        too, and would make a file that is open for writing look like another's.
+        """
+        return f"{self.handle or hex(self.stat.st_ino)}-{self.stat.st_size:x}-{self.stat.st_mtime_ns:x}"
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.stat.st_mode)
+
+
+def look_at(directory: int, name: bytes) -> File:
+    """Return what `name` itself is, be it a link."""
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    # Was the file replaced in between, then the two make a version that no file ever has: as it should be.
+    return File(found, file_handle(directory, name))
+
+
+def look_into(fd: int) -> File:
+    """Return what an open file is."""
+    return File(os.fstat(fd), file_handle(fd, b""))
 
 
 def changed(before: os.stat_result, after: os.stat_result) -> bool:
-    """Tell whether a file was written to between two looks."""
-    return version_of(before) != version_of(after)
+    """Tell whether an open file was written to between two looks."""
+    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
 
 
 def _attributes(found: os.stat_result) -> PosixAttributes:
@@ -125,22 +152,14 @@ def _attributes(found: os.stat_result) -> PosixAttributes:
     )
 
 
-def object_meta(key: str, found: os.stat_result) -> ObjectMeta:
+def object_meta(key: str, found: File) -> ObjectMeta:
     """Return the meta of anything but a directory."""
-    return ObjectMeta(key, found.st_size, found.st_mtime_ns, version_of(found), _attributes(found))
+    return ObjectMeta(key, found.stat.st_size, found.stat.st_mtime_ns, found.version, _attributes(found.stat))
 
 
 def prefix_meta(prefix: str, found: os.stat_result) -> PrefixMeta:
     """Return the meta of a directory."""
     return PrefixMeta(prefix, found.st_mtime_ns, _attributes(found))
-
-
-def lstat(directory: int, name: bytes) -> os.stat_result | None:
-    """Return what `name` itself is, None where nothing is."""
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def set_attributes_at(directory: int, name: bytes, change: AttributeChange) -> None:
@@ -247,13 +266,13 @@ def _temporary_name(name: bytes) -> bytes:
     return encode(f".{short}.{secrets.token_hex(8)}.zarrmount-tmp")
 
 
-def check_version(key: str, found: os.stat_result | None, version: str | None) -> None:
+def check_version(key: str, found: File | None, version: str | None) -> None:
     """Raise Precondition unless `found` is of `version`; None is any version."""
     if version is None:
         return
     if found is None:
         raise Precondition("it was deleted since it was looked up", key=key)
-    if version_of(found) != version:
+    if found.version != version:
         raise Precondition("it has changed since it was looked up", key=key)
 
 
@@ -284,7 +303,7 @@ def put_file(
         What differs from the replaced file's attributes, or from those of any new file.
     """
     with _parent_of_target(root, key, if_version) as (directory, name):
-        old = _check_target(key, lstat(directory, name), if_absent, if_version)
+        old = _check_target(key, _look_if_there(directory, name), if_absent, if_version)
         private = old is not None or (attributes is not None and attributes.mode is not None)
         temporary = _temporary_name(name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -294,9 +313,9 @@ def put_file(
             write(fd)
             _finish(fd, directory, name, old, attributes or AttributeChange())
             with locked((directory, name)):
-                _check_target(key, lstat(directory, name), if_absent, if_version)
+                _check_target(key, _look_if_there(directory, name), if_absent, if_version)
                 _give_name(directory, temporary, name, if_absent)
-                return object_meta(key, os.fstat(fd))  # now, since the renaming set its ctime
+                return object_meta(key, look_into(fd))  # now, since the renaming set its ctime
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=directory)
@@ -318,16 +337,23 @@ def _parent_of_target(root: Root, key: str, if_version: str | None) -> Iterator[
         yield found
 
 
+def _look_if_there(directory: int, name: bytes) -> File | None:
+    try:
+        return look_at(directory, name)
+    except FileNotFoundError:
+        return None
+
+
 def _check_target(
-    key: str, found: os.stat_result | None, if_absent: bool, if_version: str | None
+    key: str, found: File | None, if_absent: bool, if_version: str | None
 ) -> os.stat_result | None:
     """Check that `found` may be replaced; return it where it is a file whose attributes are kept."""
     if if_absent and found is not None:
         raise os_error(errno.EEXIST)
-    if found is not None and stat.S_ISDIR(found.st_mode):
+    if found is not None and found.is_directory:
         raise os_error(errno.EISDIR)
     check_version(key, found, if_version)
-    return found if found is not None and stat.S_ISREG(found.st_mode) else None
+    return found.stat if found is not None and stat.S_ISREG(found.stat.st_mode) else None
 
 
 def _give_name(directory: int, temporary: bytes, name: bytes, if_absent: bool) -> None:
@@ -348,7 +374,7 @@ _time_lock = threading.Lock()
 
 
 def _new_time() -> int:
-    """Return the time, later than ever before: with it, a reused inode number is a new version."""
+    """Return the time, later than ever before, so that it tells two puts apart where there are no handles."""
     global _last_time  # noqa: PLW0603 - one clock for the process
     with _time_lock:
         _last_time = max(_last_time + 1, time.time_ns())
@@ -440,12 +466,14 @@ def scan(root: Root, prefix: str) -> Generator[ObjectMeta | PrefixMeta, None, No
                 name = os.fsencode(entry.name).decode("utf-8", "surrogateescape")
                 if is_temporary(name):
                     continue
+                key = join(prefix, name)
                 try:
-                    found = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        yield prefix_meta(key, entry.stat(follow_symlinks=False))
+                    else:
+                        yield object_meta(key, look_at(fd, os.fsencode(entry.name)))
                 except FileNotFoundError:
                     continue  # deleted since its name was read
-                key = join(prefix, name)
-                yield prefix_meta(key, found) if stat.S_ISDIR(found.st_mode) else object_meta(key, found)
     finally:
         os.close(fd)
 

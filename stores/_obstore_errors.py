@@ -108,7 +108,7 @@ class Failure:
     @property
     def whole_answer(self) -> bool:
         """Whether the server ignored a range and sent everything."""
-        return "NotPartial" in self.text or "non-partial response" in self.text
+        return "NotPartial" in self.text or "RangeNotSupported" in self.text
 
     @property
     def quoted_tags_refused(self) -> bool:
@@ -150,6 +150,8 @@ def translate(error: BaseException, key: str | None, *, place: str, endpoint: st
     if failure.no_bucket:
         # Not NotFound: the key may be there again as soon as the bucket is.
         return Unavailable(f"there is no {bucket or 'bucket'} at {endpoint}", key=key)
+    if failure.status == 507 or failure.code in _FULL:
+        return NoSpace(f"the store is full or over its quota ({failure.tells})", key=key)
     found = _by_class(error, failure, key)
     if found is not None:
         return found
@@ -203,8 +205,6 @@ def _by_status(failure: Failure, key: str | None, place: str) -> StoreError:
         return BadLocation(f"{place} is in another region: pass region={name}")
     if status in {401, 403} or failure.code in _NO_ACCESS or failure.code in _CLOCK:
         return denied(failure, key)
-    if status == 507 or failure.code in _FULL:
-        return NoSpace(f"the store is full or over its quota ({tells})", key=key)
     simple: dict[int, tuple[type[StoreError], str]] = {
         404: (NotFound, "there is no such object"),
         405: (Unsupported, "the server does not allow that"),
@@ -239,7 +239,7 @@ def _by_errno(code: int, key: str | None) -> StoreError:
 
 def _without_answer(failure: Failure, key: str | None, endpoint: str) -> StoreError:
     text = failure.text
-    if "Config error" in text or "Invalid Access Key" in text or "builder error" in text:
+    if "Config error" in text or "builder error" in text:
         wrong_key = "Invalid Access Key" in text
         return BadLocation(
             "the account key is not base64" if wrong_key else f"{endpoint} is no usable address"

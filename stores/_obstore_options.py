@@ -70,6 +70,8 @@ def open_obstore(url: str, options: Mapping[str, Any]) -> Opened:
         return make(parts, chosen)
     except obstore_errors.BaseError as error:
         text = str(error).partition("\n\nDebug source:")[0].splitlines()[0]
+        if "Invalid Access Key" in text:
+            raise BadLocation("the account key is not base64", key="account_key") from error
         raise BadLocation(f"an option cannot be used: {_hide(text, options)}") from error
     except (ValueError, TypeError) as error:
         raise BadLocation(f"an option has a value of the wrong kind: {_hide(str(error), options)}") from error

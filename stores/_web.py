@@ -6,48 +6,50 @@ doubt.  They follow no redirect, because the redirect is what is looked for.
 
 from __future__ import annotations
 
+import enum
 import http.client
-from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
-__all__ = ["Collection", "find_collection", "is_directory", "is_web_page"]
+__all__ = ["Found", "find_collection", "is_directory", "is_web_page"]
 
 _TIMEOUT = 10.0
 
 
-class Collection:
-    """What an address is to WebDAV."""
+class Found(enum.Enum):
+    """What a path is to WebDAV."""
 
-    FOUND = "found"
-    MISSING = "missing"
-    NO_WEBDAV = "no WebDAV"
+    COLLECTION = "a directory"
+    NOTHING = "nothing"
+    NO_WEBDAV = "the server knows no WebDAV"
 
 
-def find_collection(url: str, headers: Mapping[str, str]) -> str:
-    """Say what `url` is to WebDAV: one of the attributes of :class:`Collection`.
+def find_collection(store: Any, path: str) -> Found:
+    """Say what `path` is to WebDAV on the server of the obstore HTTPStore `store`.
 
     Raises
     ------
     OSError
         If the server does not answer.
     """
-    status, _ = _ask("PROPFIND", url, {**headers, "Depth": "0"})
+    status, _ = _ask("PROPFIND", store, path, {"Depth": "0"})
     if status == http.client.MULTI_STATUS:
-        return Collection.FOUND
-    _, told = _ask("OPTIONS", url, headers)
-    return Collection.MISSING if "dav" in told else Collection.NO_WEBDAV
+        return Found.COLLECTION
+    _, told = _ask("OPTIONS", store, path)
+    return Found.NOTHING if "dav" in told else Found.NO_WEBDAV
 
 
-def is_directory(base: str, key: str, headers: Mapping[str, str]) -> bool:
-    """Whether the server redirects `key` below `base` to the same with a slash at its end."""
-    address = urlsplit(base)
-    path = f"{address.path.rstrip('/')}/{quote(key)}"
-    try:
-        status, told = _ask("HEAD", address._replace(path=path).geturl(), headers)
-    except OSError:
-        return False
+def is_directory(store: Any, path: str) -> bool:
+    """Whether the server redirects `path` to the same with a slash at its end.
+
+    Raises
+    ------
+    OSError
+        If the server does not answer.
+    """
+    status, told = _ask("HEAD", store, path)
     target = urlsplit(told.get("location", "")).path
-    return status // 100 == 3 and target.endswith("/") and target.rstrip("/") == path
+    return status // 100 == 3 and target.endswith("/") and target.rstrip("/").endswith(f"/{quote(path)}")
 
 
 def is_web_page(key: str, media_type: str) -> bool:
@@ -58,13 +60,17 @@ def is_web_page(key: str, media_type: str) -> bool:
     )
 
 
-def _ask(method: str, url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str]]:
-    address = urlsplit(url)
+def _ask(
+    method: str, store: Any, path: str, more: dict[str, str] | None = None
+) -> tuple[int, dict[str, str]]:
+    address = urlsplit(store.url)
+    given = (store.client_options or {}).get("default_headers", {})
+    headers = {str(name): value if isinstance(value, bytes) else str(value) for name, value in given.items()}
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     connection = kind(address.hostname or "", address.port, timeout=_TIMEOUT)
-    path = f"{address.path or '/'}?{address.query}" if address.query else address.path or "/"
+    query = f"?{address.query}" if address.query else ""
     try:
-        connection.request(method, path, headers=dict(headers))
+        connection.request(method, f"/{quote(path)}{query}", headers={**headers, **(more or {})})
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}
     except http.client.HTTPException as error:

@@ -105,6 +105,9 @@ class Store(ABC):
     near: bool = False
     """Whether reads cost no network, so that caching them again in memory gains nothing."""
 
+    listings_are_hints: bool = False
+    """Whether a listing tells what could be there, without sizes, rather than what is there."""
+
     def __init__(self, *, read_only: bool = False) -> None:
         self._read_only = read_only
 
@@ -146,7 +149,12 @@ class Store(ABC):
         """Finish what is pending and let go of connections and files.  Idempotent."""
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.aclose()  # connections may be open already, and nobody else will
+            raise
         return self
 
     async def __aexit__(

@@ -44,16 +44,12 @@ class Calls:
     def __init__(self, make: Callable[[], tuple[Any, str]], *, owned: bool, concurrency: int) -> None:
         self._make = make
         self._owned = owned
-        self._concurrency = concurrency
         self._making = threading.Lock()
         self._fs: Any = None
         self._root = ""
         self._is_async = False
         self._serial: threading.Lock | None = None
         self._limiter = LoopLimiter(concurrency)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self._make, self._owned, self._concurrency)
 
     async def filesystem(self) -> tuple[Any, str]:
         """Return the file system and the path in it, without a slash at its end; made if need be."""
@@ -114,10 +110,6 @@ class Calls:
         if self._is_async and fs.asynchronous:
             await Bridge.shared().run(_close_sessions, fs)
         self._fs = None
-
-
-def _remake(make: Callable[[], Any], owned: bool, concurrency: int) -> Calls:
-    return Calls(make, owned=owned, concurrency=concurrency)
 
 
 def _is_async(fs: Any) -> bool:

@@ -59,7 +59,7 @@ def _write_beside(place: Place, data: bytes, if_absent: bool) -> None:
             fs.link(partial.path, path)
         else:
             _refuse_directory(fs, path)
-            assert kind.replace is not None  # noqa: S101 - for the type checker; the caller saw it
+            assert kind.replace is not None
             kind.replace(fs, partial.path, path)
             return
     except BaseException:

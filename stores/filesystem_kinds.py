@@ -194,7 +194,7 @@ def mtime_of(info: Info) -> int | None:
 def version_of(kind: Kind, info: Info) -> str | None:
     """Return the version that an info tells, or None for kinds that have none."""
     told = [_version_part(info.get(name)) for name in kind.version]
-    return "-".join(told) if all(told) else None
+    return "-".join(told) if told and all(told) else None
 
 
 def _version_part(value: Any) -> str:

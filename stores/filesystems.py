@@ -16,7 +16,7 @@ capabilities of a store are those of its row.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self
@@ -93,6 +93,9 @@ class FsspecStore(Store):
     Files are written beside their name and renamed where the table says so, without ``fsync``.
     """
 
+    recipe: tuple[Callable[..., FsspecStore], tuple[Any, ...]]
+    """How to make the store again, in another process if need be; may hold secrets."""
+
     def __init__(
         self,
         fs: Any,
@@ -107,6 +110,7 @@ class FsspecStore(Store):
         where = path if "://" in path else f"{protocols[0]}://{fs._strip_protocol(path)}"
         calls = Calls(partial(_given, fs, path), owned=False, concurrency=concurrency)
         self._init(calls, protocols, redact(where), read_only, listing)
+        self.recipe = FsspecStore, (fs, path)
 
     @classmethod
     def from_url(
@@ -141,6 +145,7 @@ class FsspecStore(Store):
         store = cls.__new__(cls)
         calls = Calls(make, owned=True, concurrency=concurrency)
         store._init(calls, protocols, redact(url), read_only, listing)
+        store.recipe = _from_url, (url, dict(storage_options or {}), listing)
         return store
 
     def _init(
@@ -209,14 +214,19 @@ class FsspecStore(Store):
         return await self._meta(key, info)
 
     async def _lookup(self, path: str) -> Lookup:
-        if not self._kind.tree or not self._listable:
-            return await super()._lookup(path)
-        info = await self._info(await self._path(path), path)  # one of the two at most
+        if not self._listable:
+            return Lookup(object=await self._head(path))
+        info = await self._info(await self._path(path), path)
         if info["type"] == "directory":
             return Lookup(prefix=PrefixMeta(path))
         if info["type"] != "file":
             raise NotFound("no such key", key=path)
-        return Lookup(object=await self._meta(path, info))
+        meta = await self._meta(path, info)
+        if self._kind.tree:
+            return Lookup(object=meta)
+        # An info tells of the object where there are both.
+        files, directories = await self._entries(path)
+        return Lookup(meta, PrefixMeta(path) if files or directories else None)
 
     async def _get(self, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
         self._check_condition(if_version, key)
@@ -497,6 +507,10 @@ class FsspecStore(Store):
 
     def _translated(self, error: Exception, key: str | None) -> StoreError:
         return translate_error(error, key, exact_errno=self._local)
+
+
+def _from_url(url: str, options: Mapping[str, Any], listing: bool | None) -> FsspecStore:
+    return FsspecStore.from_url(url, storage_options=options, listing=listing)
 
 
 def _given(fs: Any, path: str) -> tuple[Any, str]:

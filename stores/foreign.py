@@ -73,8 +73,10 @@ class ForeignStore(Store):
             listable=bool(zarr_store.supports_listing), ranges=_reads_ranges(zarr_store)
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self._zarr, self._read_only, self._concurrency)
+    @property
+    def zarr_store(self) -> ZarrStore:
+        """The store of zarr-python."""
+        return self._zarr
 
     @property
     def location(self) -> str:
@@ -200,10 +202,6 @@ class ForeignStore(Store):
                 return await Bridge.shared().run(function, *args)
             except Exception as error:
                 raise translate_error(error, key or None) from error
-
-
-def _remake(zarr_store: ZarrStore, read_only: bool, concurrency: int) -> ForeignStore:
-    return ForeignStore(zarr_store, read_only=read_only, concurrency=concurrency)
 
 
 # -- what runs on the loop of the zarr store -------------------------------------------------------

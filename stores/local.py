@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import anyio.to_thread
 
@@ -17,7 +17,6 @@ from stores import _files as files
 from stores._beneath import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
-    Descriptor,
     Root,
     encode,
     rename_at,
@@ -61,9 +60,9 @@ class LocalStore(Store):
     are not shut out: what they do before the check is seen, what they do between the check and the
     rename (microseconds) is replaced.  ``if_absent`` excludes them too.
 
-    A version tells inode, size and time of modification, and so changes with every replacement and
-    every write in place, but not with modes, owners, names or links.  Who writes in place, keeps
-    the size and then sets back the time goes unseen, as with ``make`` or ``rsync``.
+    A version tells a file's handle (or inode), size and time of modification, and so changes with
+    every replacement and every write in place, but not with modes, owners, names or links.  Who
+    writes in place, keeps the size and then sets back the time goes unseen, as with ``rsync``.
 
     ``make_dir`` and ``make_node`` apply the umask of the process, as ``mkdir(2)`` does; so do puts
     that create, unless they are given a mode.
@@ -113,21 +112,33 @@ class LocalStore(Store):
         await self._opened()
 
     async def aclose(self) -> None:
-        """Let go of the directory; it is closed when no store and no call in flight shares it."""
-        self._root = None
+        """Close the directory, as soon as no call in flight uses it."""
+        root, self._root = self._root, None
+        if root is not None:
+            root.close()
+
+    def with_read_only(self, read_only: bool = True) -> Self:
+        """Return the same store with another `read_only`, to be closed by itself."""
+        clone = super().with_read_only(read_only)
+        if self._root is not None:
+            clone._root = self._root.duplicate()
+        return clone
 
     async def _opened(self) -> Root:
         if self._root is not None:
             return self._root
         root = await anyio.to_thread.run_sync(self._open_root)
-        self._root = self._root or root  # another task may have opened it meanwhile
-        return self._root
+        if self._root is not None:  # another task was faster
+            root.close()
+            return self._root
+        self._root = root
+        return root
 
     def _open_root(self) -> Root:
         try:
             if self._create:
                 self._path.mkdir(parents=True, exist_ok=True)
-            return Root(self._path)
+            return Root.at(self._path)
         except FileNotFoundError as error:
             hint = "no such directory (use --create, or create=True, to make it)"
             raise NotFound(hint, key=self.location, os_errno=error.errno) from error
@@ -146,7 +157,8 @@ class LocalStore(Store):
             with _translated(key):
                 return work(root, key, *args, **kwargs)
 
-        return await anyio.to_thread.run_sync(translated, await self._opened())
+        with (await self._opened()).in_use() as root:
+            return await anyio.to_thread.run_sync(translated, root)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -170,21 +182,15 @@ class LocalStore(Store):
 
     async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         _check_names(prefix)
-        found = files.scan(await self._opened(), prefix)
-        try:
+        with (await self._opened()).in_use() as root, closing(files.scan(root, prefix)) as found:
             while page := await anyio.to_thread.run_sync(_next_page, found, prefix):
                 yield page
-        finally:
-            found.close()
 
     async def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         _check_names(prefix)
-        found = files.walk(await self._opened(), prefix)
-        try:
+        with (await self._opened()).in_use() as root, closing(files.walk(root, prefix)) as found:
             while page := await anyio.to_thread.run_sync(_next_page, found, prefix):
                 yield page
-        finally:
-            found.close()
 
     async def usage(self) -> Usage | None:
         """Return what ``statvfs(3)`` tells of the file system that the root lies on."""
@@ -262,25 +268,42 @@ class LocalStore(Store):
 class _FileReader(ObjectReader):
     """Reads one open file, which a put or a delete of its key does not touch."""
 
-    def __init__(self, file: Descriptor, meta: ObjectMeta, opened: os.stat_result) -> None:
-        self._file: Descriptor | None = file
-        self._opened = opened
-        self.meta = meta
+    def __init__(self, fd: int, found: files.File, key: str) -> None:
+        self.meta = files.object_meta(key, found)
+        self._fd = fd
+        self._opened = found.stat
+        self._reading = 0
+        self._closed = False
 
     async def read(self, start: int, size: int) -> bytes:
-        if self._file is None:
+        if self._closed:
             raise ValueError("the reader is closed")
-        return await anyio.to_thread.run_sync(self._read, self._file, start, size)
+        self._reading += 1
+        try:
+            return await anyio.to_thread.run_sync(self._read, start, size)
+        finally:
+            self._reading -= 1
+            self._close_if_idle()
 
-    def _read(self, file: Descriptor, start: int, size: int) -> bytes:
+    def _read(self, start: int, size: int) -> bytes:
         with _translated(self.meta.key):
-            data = files.read_exactly(file.fd, start, size)
-            if files.changed(self._opened, os.fstat(file.fd)):
+            data = files.read_exactly(self._fd, start, size)
+            if files.changed(self._opened, os.fstat(self._fd)):
                 raise Precondition("it was written to since it was opened", key=self.meta.key)
             return data
 
     async def aclose(self) -> None:
-        self._file = None
+        self._closed = True
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._closed and not self._reading and self._fd >= 0:  # else the last read closes it
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 # -- what runs in threads --------------------------------------------------------------------------
@@ -303,10 +326,6 @@ def _flags(if_absent: bool, exchange: bool) -> int:
     return RENAME_NOREPLACE * if_absent | RENAME_EXCHANGE * exchange
 
 
-def _found(directory: int, name: bytes) -> os.stat_result:
-    return os.stat(name, dir_fd=directory, follow_symlinks=False)
-
-
 def _next_page(found: Iterator[ObjectMeta | PrefixMeta], prefix: str) -> ListPage | None:
     with _translated(prefix):
         page = list(islice(found, _PAGE))
@@ -320,9 +339,9 @@ def _next_page(found: Iterator[ObjectMeta | PrefixMeta], prefix: str) -> ListPag
 
 def _lookup(root: Root, path: str) -> Lookup:
     with root.parent(path) as (directory, name):
-        found = _found(directory, name)
-    if stat.S_ISDIR(found.st_mode):
-        return Lookup(prefix=files.prefix_meta(path, found))
+        found = files.look_at(directory, name)
+    if found.is_directory:
+        return Lookup(prefix=files.prefix_meta(path, found.stat))
     return Lookup(object=files.object_meta(path, found))
 
 
@@ -341,56 +360,70 @@ def _usage(root: Root, path: str) -> Usage:  # noqa: ARG001 - called as the othe
     )
 
 
-def _open_file(root: Root, key: str, if_version: str | None) -> tuple[Descriptor, os.stat_result]:
-    file = Descriptor(root.open(key, _READ))
-    found = os.fstat(file.fd)
-    if stat.S_ISDIR(found.st_mode):
+def _open_file(root: Root, key: str, if_version: str | None) -> tuple[int, files.File]:
+    fd = root.open(key, _READ)
+    try:
+        return fd, _check_file(key, files.look_into(fd), if_version)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _check_file(key: str, found: files.File, if_version: str | None) -> files.File:
+    if found.is_directory:
         raise NotFound("it is a directory", key=key, os_errno=errno.EISDIR)
-    if not stat.S_ISREG(found.st_mode):
-        raise Denied("a FIFO, socket or device; the store reads files only", key=key, os_errno=errno.ENXIO)
+    if not stat.S_ISREG(found.stat.st_mode):
+        raise Denied("a FIFO, socket or device is not read", key=key, os_errno=errno.ENXIO)
     files.check_version(key, found, if_version)
-    return file, found
+    return found
+
+
+@contextmanager
+def _file(root: Root, key: str, if_version: str | None) -> Iterator[tuple[int, files.File]]:
+    fd, found = _open_file(root, key, if_version)
+    try:
+        yield fd, found
+    finally:
+        os.close(fd)
 
 
 def _open_reader(root: Root, key: str, if_version: str | None) -> ObjectReader:
-    file, found = _open_file(root, key, if_version)
-    return _FileReader(file, files.object_meta(key, found), found)
+    return _FileReader(*_open_file(root, key, if_version), key)
 
 
 def _get(root: Root, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
     for _ in range(10):
-        file, found = _open_file(root, key, if_version)
-        data = files.read_exactly(file.fd, 0, found.st_size)
-        if len(data) == found.st_size and not files.changed(found, os.fstat(file.fd)):
-            return data, files.object_meta(key, found)
+        with _file(root, key, if_version) as (fd, found):
+            data = files.read_exactly(fd, 0, found.stat.st_size)
+            if len(data) == found.stat.st_size and not files.changed(found.stat, os.fstat(fd)):
+                return data, files.object_meta(key, found)
     raise Unavailable("another program is writing to it", key=key)
 
 
 def _get_range(root: Root, key: str, start: int, stop: int, if_version: str | None) -> bytes:
-    file, _ = _open_file(root, key, if_version)
-    data = files.read_exactly(file.fd, start, stop - start)
-    files.check_version(key, os.fstat(file.fd), if_version)
-    return data
+    with _file(root, key, if_version) as (fd, _):
+        data = files.read_exactly(fd, start, stop - start)
+        files.check_version(key, files.look_into(fd), if_version)
+        return data
 
 
 def _delete(root: Root, key: str) -> None:
     with root.parent(key) as (directory, name), files.locked((directory, name)):
-        if stat.S_ISDIR(_found(directory, name).st_mode):
+        if files.look_at(directory, name).is_directory:
             raise NotFound("it is a directory", key=key, os_errno=errno.EISDIR)
         os.unlink(name, dir_fd=directory)
 
 
 def _copy(root: Root, source: str, target: str, if_absent: bool) -> ObjectMeta:
-    file, _ = _open_file(root, source, None)
-    with _translated(target):
-        return files.put_file(root, target, lambda fd: files.copy_bytes(file.fd, fd), if_absent=if_absent)
+    with _file(root, source, None) as (opened, _), _translated(target):
+        return files.put_file(root, target, lambda fd: files.copy_bytes(opened, fd), if_absent=if_absent)
 
 
 def _rename(root: Root, source: str, target: str, flags: int, *, directory: bool) -> None:
     if f"{target}/".startswith(f"{source}/") and source != target:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # before anything is made for the target
     with root.parent(source) as old, root.parent(target, create=not flags & RENAME_EXCHANGE) as new:
-        is_directory = stat.S_ISDIR(_found(*old).st_mode)
+        is_directory = files.look_at(*old).is_directory
         if is_directory != directory:
             wrong = errno.EISDIR if is_directory else errno.ENOTDIR
             raise NotFound(
@@ -402,12 +435,12 @@ def _rename(root: Root, source: str, target: str, flags: int, *, directory: bool
 
 def _sync(root: Root, path: str) -> None:
     with root.parent(path) as (directory, name):
-        found = _found(directory, name)
-    if stat.S_ISDIR(found.st_mode):
+        found = files.look_at(directory, name)
+    if found.is_directory:
         with root.opened(path, _SCAN) as fd:
             sync_file_system(fd)
         return
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(found.stat.st_mode):
         with root.opened(path, _READ | os.O_NOFOLLOW) as fd:
             os.fsync(fd)
     above = path
@@ -420,7 +453,7 @@ def _sync(root: Root, path: str) -> None:
 def _make_dir(root: Root, path: str, mode: int) -> PrefixMeta:
     with root.parent(path, create=True) as (directory, name):
         os.mkdir(name, stat.S_IMODE(mode), dir_fd=directory)
-        return files.prefix_meta(path, _found(directory, name))
+        return files.prefix_meta(path, files.look_at(directory, name).stat)
 
 
 def _remove_dir(root: Root, path: str) -> None:
@@ -439,14 +472,14 @@ def _remove_dir(root: Root, path: str) -> None:
 
 def _set_attributes(root: Root, path: str, change: AttributeChange) -> None:
     with root.parent(path) as (directory, name):
-        _found(directory, name)  # a change of nothing also says NotFound
+        files.look_at(directory, name)  # a change of nothing also says NotFound
         files.set_attributes_at(directory, name, change)
 
 
 def _symlink(root: Root, key: str, target: str) -> ObjectMeta:
     with root.parent(key, create=True) as (directory, name):
         os.symlink(encode(target), name, dir_fd=directory)
-        return files.object_meta(key, _found(directory, name))
+        return files.object_meta(key, files.look_at(directory, name))
 
 
 def _read_link(root: Root, key: str) -> str:
@@ -456,13 +489,13 @@ def _read_link(root: Root, key: str) -> str:
 
 def _link(root: Root, source: str, target: str) -> ObjectMeta:
     with root.parent(source) as old, root.parent(target, create=True) as new:
-        _found(*old)
+        files.look_at(*old)
         with _translated(target), files.locked(new):
             os.link(old[1], new[1], src_dir_fd=old[0], dst_dir_fd=new[0], follow_symlinks=False)
-        return files.object_meta(target, _found(*new))
+        return files.object_meta(target, files.look_at(*new))
 
 
 def _make_node(root: Root, key: str, mode: int, rdev: int) -> ObjectMeta:
     with root.parent(key, create=True) as (directory, name):
         os.mknod(name, mode, rdev, dir_fd=directory)
-        return files.object_meta(key, _found(directory, name))
+        return files.object_meta(key, files.look_at(directory, name))

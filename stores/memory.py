@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import anyio.lowlevel
+import anyio.to_thread
 
 from stores.base import ObjectReader, Store
 from stores.errors import AlreadyExists, NotFound, Precondition
@@ -207,8 +208,11 @@ class MemoryStore(Store):
         if_version: str | None,
         attributes: AttributeChange | None,  # noqa: ARG002 - a dict holds no modes
     ) -> ObjectMeta:
-        await anyio.lowlevel.checkpoint()
-        data = bytes(read_body(body))
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            await anyio.lowlevel.checkpoint()
+            data = bytes(body)
+        else:
+            data = bytes(await anyio.to_thread.run_sync(read_body, body))
         with self._objects.lock:
             if if_absent and key in self.data:
                 raise AlreadyExists("it is there already", key=key)

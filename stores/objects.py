@@ -6,7 +6,7 @@ per call than a bridge to asyncio.  What the kinds differ in:
 * *S3*, *Google*, *Azure*: the version is the ETag, listings tell everything, a put can be conditional
   (Google's only on absence).  Deleting what is not there is no error on S3.
 * *WebDAV*, that is a web server that answers PROPFIND: listings tell no ETag and times are whole
-  seconds, so there are no versions.
+  seconds, so there are no versions.  A directory stays, empty, when its last object goes.
 * *plain HTTP*: nothing can be listed and nothing written.  The version is the ETag, else time and
   size; an object of which the server tells neither has none.  A web page that is answered in place
   of an object (an index of a directory, a friendly error) counts as no object.
@@ -18,24 +18,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import Any, BinaryIO, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 import obstore
-from obstore.store import AzureStore, GCSStore, HTTPStore, LocalStore, MemoryStore, S3Store
 
 from stores import _web
+from stores._obstore_bodies import BodyFailed, content_of, part_size
 from stores._obstore_errors import OBSTORE_ERRORS, Failure, translate
 from stores._obstore_options import open_obstore
+from stores._obstore_places import Place, without_path
 from stores.base import Store
 from stores.errors import (
     AlreadyExists,
-    BadLocation,
     Denied,
     InvalidKey,
     NotFound,
@@ -45,7 +45,7 @@ from stores.errors import (
     Unavailable,
     Unsupported,
 )
-from stores.keys import check_prefix, join
+from stores.keys import MAX_NAME_BYTES, check_prefix, join
 from stores.meta import (
     AttributeChange,
     Body,
@@ -54,7 +54,6 @@ from stores.meta import (
     Lookup,
     ObjectMeta,
     PrefixMeta,
-    read_body,
 )
 
 __all__ = ["ObjectStore"]
@@ -62,10 +61,7 @@ __all__ = ["ObjectStore"]
 T = TypeVar("T")
 
 PAGE = 1000
-MULTIPART_FROM = 32 << 20
-"""Files from this size on are sent in parts; less is held in memory and sent at once."""
-MAX_PARTS = 9000  # 10,000 is what S3 allows
-
+_STAGED = re.compile(r"#\d+$")
 _CLOUD = Capabilities(
     listable=True,
     ranges=True,
@@ -82,14 +78,6 @@ _CAPABILITIES = {
     "memory": _CLOUD,
     "http": Capabilities(ranges=True, versions=True),
     "webdav": Capabilities(listable=True, ranges=True),
-}
-_KINDS = {
-    S3Store: "s3",
-    AzureStore: "azure",
-    GCSStore: "gcs",
-    HTTPStore: "http",
-    LocalStore: "local",
-    MemoryStore: "memory",
 }
 _NO_WEBDAV = (Unsupported, NotFound, Denied, AlreadyExists)  # what plain servers answer to PROPFIND
 
@@ -131,13 +119,16 @@ class ObjectStore(Store):
         max_connections: int = 64,
     ) -> None:
         super().__init__(read_only=read_only)
-        kind = next((name for cls, name in _KINDS.items() if isinstance(store, cls)), None)
-        if kind is None:
-            raise BadLocation(f"a {type(store).__name__} is no store of obstore's")
+        place = Place.of(store)
+        below = check_prefix(prefix.strip("/"))
+        self._location = location or join(place.base, below)
+        if place.kind == "http":
+            store, path = without_path(store)
+            below = join(check_prefix(path), below)
         self._obstore = store
-        self._prefix = check_prefix(prefix.strip("/"))
-        self._state = _State(kind)
-        self._location = location or _location(store, kind, self._prefix)
+        self._prefix = below
+        self._place = place
+        self._state = _State(place.kind)
         self._limiter = anyio.CapacityLimiter(max_connections)
 
     @classmethod
@@ -205,28 +196,29 @@ class ObjectStore(Store):
             try:
                 await self._call(lambda: next(self._stream(""), None), None, opening=True)
             except NotFound as error:
-                raise NotFound(f"there is no {self._bucket or 'such store'}: {self.location}") from error
+                raise NotFound(
+                    f"there is no {self._place.bucket or 'such store'}: {self.location}"
+                ) from error
         self._state.opened = True
 
     async def _open_web(self) -> None:
         try:
-            listed = await self._call(lambda: obstore.list_with_delimiter(self._obstore), None)
+            listed = await self._listed("")
         except _NO_WEBDAV as error:
-            cause = error.__cause__
-            if isinstance(error, Denied) and cause is not None and Failure.of(cause).status == 401:
+            if _status_of(error) == 401:
                 raise
             return
         except Unavailable as error:
             # To a method that they do not know, servers answer with almost any status.
-            if error.__cause__ is None or Failure.of(error.__cause__).status is None:
+            if _status_of(error) is None:
                 raise
             return
         if not (listed["objects"] or listed["common_prefixes"]):
             # To obstore a 404 is an empty listing, and for some servers it is how they say "no".
-            found = await self._ask_web(partial(_web.find_collection, self._obstore.url))
-            if found == _web.Collection.NO_WEBDAV:
+            found = await self._ask_web(partial(_web.find_collection, self._obstore, self._prefix))
+            if found is _web.Found.NO_WEBDAV:
                 return
-            if found == _web.Collection.MISSING:
+            if found is _web.Found.NOTHING:
                 raise NotFound(f"there is no such directory: {self.location}")
         self._state.kind = "webdav"
 
@@ -253,15 +245,17 @@ class ObjectStore(Store):
             try:
                 return (await self._fetch_bytes(key, (start, stop), if_version))[0]
             except StoreError as error:
-                failure = Failure.of(error.__cause__) if error.__cause__ is not None else None
-                if failure is None or not (failure.bad_range or failure.whole_answer):
+                failure = _failure_of(error)
+                if not (failure.bad_range or failure.whole_answer):
                     raise
                 if failure.bad_range:
                     if if_version is not None and (await self._head(key)).version != if_version:
                         raise Precondition("it is not of that version any more", key=key) from error
                     return b""
-                self._state.whole_answers = True
-        return (await self._fetch_bytes(key, None, if_version))[0][start:stop]
+        data, _ = await self._fetch_bytes(key, None, if_version)
+        # An empty object has no ranges: that all of it is sent tells nothing of the server.
+        self._state.whole_answers |= bool(data)
+        return data[start:stop]
 
     async def _fetch_bytes(
         self, key: str, span: tuple[int, int] | None, if_version: str | None
@@ -297,9 +291,13 @@ class ObjectStore(Store):
         except Denied as error:
             # Many web servers refuse to show a directory with the same 403.
             if self._is_web and await self._ask_web(
-                partial(_web.is_directory, self._obstore.url, self._path(key))
+                partial(_web.is_directory, self._obstore, self._path(key))
             ):
                 raise NotFound("there is no such object: it is a directory", key=key) from error
+            raise
+        except Precondition:
+            if self._state.kind == "azure":
+                await self._head(key)  # to Azurite, what is gone is of another version
             raise
 
     # -- listing -------------------------------------------------------------------------------
@@ -335,9 +333,11 @@ class ObjectStore(Store):
         """Whether there is a key below `prefix`, or a marker that makes it an empty directory."""
         if self._state.kind == "webdav":
             listed = await self._listed(prefix)
-            return bool(listed["objects"] or listed["common_prefixes"])
-        page = await self._call(lambda: next(self._stream(prefix), ()), prefix)
-        return bool(page)
+            if listed["objects"] or listed["common_prefixes"]:
+                return True
+            found = await self._ask_web(partial(_web.find_collection, self._obstore, self._path(prefix)))
+            return found is _web.Found.COLLECTION
+        return await self._next_page(self._stream(prefix), prefix) is not None
 
     async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         await self._ready()
@@ -359,13 +359,14 @@ class ObjectStore(Store):
             # Most servers refuse the listing of a whole tree ("Depth: infinity").
             pending = [prefix]
             while pending:
-                async for page in self._list_dir(pending.pop()):
-                    pending.extend(below.prefix for below in page.prefixes)
-                    if page.objects:
-                        yield ListPage(objects=page.objects)
+                async with aclosing(self._list_dir(pending.pop())) as pages:
+                    async for page in pages:
+                        pending.extend(below.prefix for below in page.prefixes)
+                        if page.objects:
+                            yield ListPage(objects=page.objects)
             return
-        stream = await self._call(lambda: self._stream(prefix), prefix)
-        while (listed := await self._call(lambda: next(stream, None), prefix)) is not None:
+        stream = self._stream(prefix)
+        while (listed := await self._next_page(stream, prefix)) is not None:
             told = [self._meta(raw, self._key(raw["path"])) for raw in listed]
             yield ListPage(objects=tuple([meta for meta in told if await self._is_object(meta, prefix)]))
 
@@ -384,9 +385,22 @@ class ObjectStore(Store):
     def _stream(self, prefix: str) -> Iterator[Sequence[Any]]:
         return iter(obstore.list(self._obstore, self._path(prefix) or None, chunk_size=PAGE))
 
+    async def _next_page(self, stream: Iterator[Sequence[Any]], prefix: str) -> Sequence[Any] | None:
+        try:
+            return await self._call(lambda: next(stream, None), prefix)
+        except NotFound:
+            if prefix and self._state.kind == "local":  # what is below a file
+                return None
+            raise
+
     async def _listed(self, prefix: str) -> Any:
         path = self._path(prefix) or None
-        return await self._call(lambda: obstore.list_with_delimiter(self._obstore, path), prefix)
+        try:
+            return await self._call(lambda: obstore.list_with_delimiter(self._obstore, path), prefix)
+        except NotFound:
+            if prefix and self._state.kind in {"local", "webdav"}:  # what is below a file
+                return {"objects": [], "common_prefixes": []}
+            raise
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -401,33 +415,29 @@ class ObjectStore(Store):
         await self._ready()
         if self._state.kind == "http":
             raise ReadOnly("a plain web server cannot be written", key=key)
-        path = self._path(key)
+        path = self._new_path(key)
         mode: Any = "create" if if_absent else self._update(if_version) if if_version is not None else None
 
         def send(mode: Any) -> tuple[int, Any]:
-            content, size = self._content(body, conditional=mode is not None)
+            in_parts = mode is None and self._state.kind != "webdav"
+            content, size = content_of(body, in_parts=in_parts)
             if isinstance(content, bytes):
                 return size, obstore.put(self._obstore, path, content, mode=mode, use_multipart=False)
-            part = max(MULTIPART_FROM // 2, math.ceil(size / MAX_PARTS))
+            file: Any = content  # to obstore, whatever has `read` and `seek`
             try:
-                return size, obstore.put(self._obstore, path, content, use_multipart=True, chunk_size=part)  # type: ignore[arg-type]
+                told = obstore.put(self._obstore, path, file, use_multipart=True, chunk_size=part_size(size))
             except OBSTORE_ERRORS:
                 if content.failed is not None:
-                    raise _BodyFailed(content.failed) from None
+                    raise BodyFailed(content.failed) from None
                 raise
+            return size, told
 
         try:
             size, told = await self._call(lambda: send(mode), key, putting=True)
-        except _BodyFailed as failed:
+        except BodyFailed as failed:
             raise failed.error from None
         except Precondition as error:
-            cause = error.__cause__
-            if (
-                if_version is None
-                or self._state.bare_etags
-                or cause is None
-                or not Failure.of(cause).quoted_tags_refused
-            ):
+            if if_version is None or self._state.bare_etags or not _failure_of(error).quoted_tags_refused:
                 raise
             size, told = await self._call(lambda: send({"e_tag": if_version}), key, putting=True)
             self._state.bare_etags = True
@@ -451,15 +461,6 @@ class ObjectStore(Store):
     def _update(self, version: str) -> dict[str, str]:
         return {"e_tag": version if self._state.bare_etags else f'"{version}"'}
 
-    def _content(self, body: Body, *, conditional: bool) -> tuple[bytes | _FileBody, int]:
-        """Return what to send and its size; a file that is large and may go in parts stays a file."""
-        if not isinstance(body, (bytes, bytearray, memoryview)):
-            size = body.seek(0, 2)
-            if size >= MULTIPART_FROM and not conditional and self._state.kind != "webdav":
-                return _FileBody(body), size
-        content = bytes(read_body(body))  # a copy of what the caller may change
-        return content, len(content)
-
     async def _delete(self, key: str) -> None:
         await self._ready()
         if self._state.kind == "webdav":
@@ -471,7 +472,7 @@ class ObjectStore(Store):
         if not self.capabilities.server_copy or (if_absent and self._state.kind == "s3"):
             # What S3 has for copies if absent, few of its kind do right.
             return await super()._copy(source, target, if_absent)
-        paths = self._path(source), self._path(target)
+        paths = self._path(source), self._new_path(target)
         try:
             await self._call(lambda: obstore.copy(self._obstore, *paths, overwrite=not if_absent), source)
         except AlreadyExists as error:
@@ -491,6 +492,15 @@ class ObjectStore(Store):
         if self._state.kind == "azure" and ("\\" in key or "\ufffe" in key or "\uffff" in key):
             raise InvalidKey("Azure takes a backslash for a slash, and U+FFFE and U+FFFF not at all", key=key)
         return join(self._prefix, key)
+
+    def _new_path(self, key: str) -> str:
+        path = self._path(key)
+        if self._state.kind == "local":
+            for name in key.split("/"):
+                # It writes NAME#1 first, and hides what is called so.
+                if len(name.encode()) > MAX_NAME_BYTES - 2 or _STAGED.search(name):
+                    raise InvalidKey(f"obstore cannot write a file called {name!r}", key=key)
+        return path
 
     def _key(self, path: str) -> str:
         return path.removeprefix(self._prefix).lstrip("/") if self._prefix else path
@@ -532,87 +542,30 @@ class ObjectStore(Store):
         self, error: BaseException, key: str | None, *, opening: bool, putting: bool
     ) -> StoreError:
         if opening and Failure.of(error).no_bucket:
-            return NotFound(f"there is no {self._bucket} at {self._endpoint}")
-        found = translate(error, key, place=self.location, endpoint=self._endpoint, bucket=self._bucket)
+            return NotFound(f"there is no {self._place.bucket} at {self._place.endpoint}")
+        found = translate(
+            error, key, place=self.location, endpoint=self._place.endpoint, bucket=self._place.bucket
+        )
         if putting and isinstance(found, NotFound):
             return Unsupported("something else is in the way of this key", key=key, os_errno=found.os_errno)
         return found
 
-    async def _ask_web(self, ask: Callable[[Mapping[str, str]], T]) -> T:
-        headers = (self._obstore.client_options or {}).get("default_headers", {})
-        plain = {str(name): _text(value) for name, value in dict(headers).items()}
+    async def _ask_web(self, ask: Callable[[], T]) -> T:
         try:
-            return await anyio.to_thread.run_sync(ask, plain, abandon_on_cancel=True, limiter=self._limiter)
+            return await anyio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._limiter)
         except OSError as error:
-            raise Unavailable(f"no answer from {self._endpoint}") from error
-
-    @property
-    def _bucket(self) -> str:
-        config = getattr(self._obstore, "config", None) or {}
-        name = config.get("bucket") or config.get("container_name")
-        return f"{'container' if self._state.kind == 'azure' else 'bucket'} {name!r}" if name else ""
-
-    @property
-    def _endpoint(self) -> str:
-        config = getattr(self._obstore, "config", None) or {}
-        url = getattr(self._obstore, "url", None) or config.get("endpoint") or config.get("base_url")
-        if url:
-            parts = urlsplit(str(url))
-            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return {"s3": "AWS", "gcs": "Google", "azure": "Azure"}.get(self._state.kind, "the store")
+            raise Unavailable(f"no answer from {self._place.endpoint}") from error
 
 
-class _BodyFailed(Exception):
-    """The file to be sent raised `error`."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
+def _failure_of(error: StoreError) -> Failure:
+    """Return what obstore told of an error; nothing, if it was not obstore that told."""
+    return Failure.of(error.__cause__ or Exception())
 
 
-class _FileBody:
-    """A file for obstore, from its start; it remembers what the file raised."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.failed: BaseException | None = None
-        file.seek(0)
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._file.read(size)
-        except BaseException as error:
-            self.failed = error
-            raise
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-
-def _location(store: Any, kind: str, prefix: str) -> str:
-    config = getattr(store, "config", None) or {}
-    if kind == "http":
-        parts = urlsplit(store.url)
-        base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
-    elif kind == "local":
-        base = f"file://{store.prefix or ''}"
-        return join(base, prefix)
-    elif kind == "memory":
-        return f"memory:{prefix}"
-    else:
-        scheme = {"s3": "s3", "gcs": "gs", "azure": "az"}[kind]
-        base = f"{scheme}://{config.get('bucket') or config.get('container_name') or ''}"
-        base = join(base, str(getattr(store, "prefix", None) or "").strip("/"))
-    return join(base, prefix)
+def _status_of(error: StoreError) -> int | None:
+    return _failure_of(error).status
 
 
 def _first(errors: BaseExceptionGroup[StoreError]) -> StoreError:
     found = errors.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
-
-
-def _text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -145,21 +145,23 @@ def _known_object(found: object, read_only: bool) -> Store | None:
         from stores.memory import MemoryStore
 
         return MemoryStore(found, read_only=read_only)
+    if _is_instance(found, "stores.zarr_adapter", "ZarrStoreAdapter"):
+        return _known_object(found.store, read_only)  # type: ignore[attr-defined]  # seen by name
     if _is_instance(found, "zarr.abc.store", "Store"):
         from stores.foreign import ForeignStore, unwrap
 
-        inner = unwrap(found)  # type: ignore[arg-type, unused-ignore]  # seen to be one, by name
+        inner = unwrap(found)  # type: ignore[arg-type]  # seen by name
         if inner is not None:
             return inner.with_read_only() if read_only else inner
-        return ForeignStore(found, read_only=True if read_only else None)  # type: ignore[arg-type, unused-ignore]
+        return ForeignStore(found, read_only=True if read_only else None)  # type: ignore[arg-type]  # as above
     if _is_instance(found, "fsspec.spec", "AbstractFileSystem"):
         return _filesystem(found, "", read_only)
     if _is_instance(found, "fsspec.mapping", "FSMap"):
-        return _filesystem(found.fs, found.root, read_only)  # type: ignore[attr-defined]
+        return _filesystem(found.fs, found.root, read_only)  # type: ignore[attr-defined]  # seen by name
     if any(_is_instance(found, "obstore.store", name) for name in _OBSTORE_CLASSES):
         from stores.objects import ObjectStore
 
-        return ObjectStore(found, read_only=read_only)  # type: ignore[arg-type, unused-ignore]
+        return ObjectStore(found, read_only=read_only)
     return None
 
 
@@ -256,9 +258,9 @@ def _check_object_url(scheme: str, url: str) -> None:
 
 def _fsspec_url(url: str, read_only: bool, backend: Backend, options: dict[str, Any]) -> Store:
     known = _protocols()
-    for link in url.split("::"):
-        scheme = link.partition("://")[0]
-        if ("://" in link or link is url) and scheme not in known:
+    *links, last = url.split("::")
+    for scheme in [link.partition("://")[0] for link in (*links, *([last] if "://" in last else ()))]:
+        if scheme not in known:
             raise BadLocation(_unknown_scheme(scheme, known))
     if backend == "obstore":
         raise BadLocation(f"obstore cannot reach {redact(url)!r}: use the backend fsspec")

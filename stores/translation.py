@@ -129,8 +129,11 @@ def _kind(error: BaseException) -> type[StoreError]:
         by_name = _BY_NAME.get(type(one).__name__)
         if by_name is not None:
             return by_name
-    if _status(error) is not None:
+    if any(_status(one) is not None for one in _chain(error)):
         return Unavailable
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and cause is not None and not isinstance(cause, LookupError):
+        return _kind(cause)  # fsspec says "not found" of web servers that it failed to reach
     for classes, kind in _BY_CLASS:
         if isinstance(error, classes):
             return kind

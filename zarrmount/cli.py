@@ -21,6 +21,7 @@ from zarrmount.config import MountConfig, state_directory
 from zarrmount.mount_options import MountOptions, parse_mount_options
 from zarrmount.places import check_mountpoint
 from zarrmount.settings import TreeSettings
+from zarrmount.zarr.errors import MetadataError
 
 __all__ = ["main"]
 
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         context = getattr(error, "ctx", None)
         hint = f" ({context.command_path} --help)" if context is not None else ""
         _fail(error.format_message() + hint, 2)
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError, MetadataError) as error:
         _fail(str(error), 1)
     sys.exit(0)
 
@@ -340,5 +341,5 @@ def doctor() -> None:
     from zarrmount import doctor as examination
 
     findings = examination.check()
-    click.echo(examination.render(findings))
+    click.echo(examination.render(findings), nl=False)
     sys.exit(examination.exit_status(findings))

@@ -43,7 +43,7 @@ class DirStream:
         self._entries: list[Entry] = []
         self._names: set[str] = set()
         self._pages: AsyncGenerator[ListPage, None] | None = None
-        self._collected: dict[str, Found] | None = {}
+        self._collected: dict[str, Found] | None = None if store.listings_are_hints else {}
         self._complete = False
         self._changes = namespace.change_count(directory)
         self._started = trio.current_time()
@@ -52,6 +52,8 @@ class DirStream:
     @property
     def expires(self) -> float:
         """Until when the attributes that came with the entries may be told."""
+        if self._store.listings_are_hints:
+            return self._started  # the names only: sizes must be asked for
         return self._started + self._settings.metadata_ttl
 
     async def entry(self, position: int) -> Entry | None:

@@ -121,9 +121,7 @@ async def _tell_group(info: dict[str, Any], store: Store, path: str, meta: Group
 def _notes(store: Store, meta: GroupMeta, tree: Hierarchy, max_nodes: int) -> Iterator[str]:
     if meta.consolidated_error is not None:
         yield f"the consolidated metadata cannot be used: {meta.consolidated_error}"
-    if tree.source == "consolidated metadata":
-        yield "members are told from consolidated metadata, which may be older than the store"
-    elif not store.capabilities.listable:
+    if tree.source != "consolidated metadata" and not store.capabilities.listable:
         yield f"{_CANNOT_LIST}, and there is no consolidated metadata"
     if tree.truncated:
         yield f"there are more than the {max_nodes} nodes that were looked at"

@@ -31,6 +31,7 @@ from zarrmount.errors import deadline
 from zarrmount.fuse import FuseOperations
 from zarrmount.unmounting import detach, users_of
 from zarrmount.vfs import Vfs
+from zarrmount.zarr.hinted import HintedStore
 
 __all__ = ["Mount", "run_mount"]
 
@@ -89,6 +90,9 @@ class Mount:
         """Do all of it; see `run_mount`."""
         with deadline(_OPEN_TIMEOUT, self._store.location):
             await self._store.open()
+            if not self._store.capabilities.listable:
+                self._store = HintedStore(self._store)
+                await self._store.open()
         try:
             await self._serve()
         finally:

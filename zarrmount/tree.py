@@ -95,6 +95,8 @@ class Tree:
                 inode = self._c.namespace.absorb(parent, name, made, self._soon())
                 if self._c.store.capabilities.posix:
                     await self._give(inode, owner)
+                else:
+                    inode.mode = stat.S_IMODE(mode)
             else:
                 inode = self._c.table.add(parent, name, Kind.DIRECTORY)
                 inode.kept = True

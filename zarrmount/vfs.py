@@ -308,7 +308,8 @@ class Vfs:
         known = handle.inode.children.get(name)
         if found is None or handle.inode.unlinked or handle.stream is None:
             return known
-        if known is not None and (known.dirty or trio.current_time() < known.expires):
+        fresh = known is not None and (known.dirty or trio.current_time() < known.expires)
+        if known is not None and (fresh or self._c.store.listings_are_hints):
             return known
         return self._c.namespace.absorb(handle.inode, name, found, handle.stream.expires)
 

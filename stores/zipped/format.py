@@ -12,6 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 from stores.errors import Corrupt
 
@@ -35,7 +36,7 @@ LOCAL = struct.Struct("<4s5H3L2H")
 """Signature, version, flags, method, time, date, CRC, two sizes, two lengths."""
 
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
-_SCAN = struct.Struct("<4s4xH18xHHH12x")  # signature, flags, length of name, of extra, of comment
+_SCAN = struct.Struct("<4sxB2xH18xHHH12x")  # signature, system, flags, lengths of name, extra, comment
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
@@ -60,6 +61,8 @@ WIDE_FROM = MAX32
 ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 HAS_DESCRIPTOR = 0x0008
 UTF8 = 0x0800
+
+_UNIX_SYSTEMS = (3, 19)  # 19 is macOS
 
 _ZIP64, _NTFS, _UNIX_TIME, _UNICODE_PATH = 0x0001, 0x000A, 0x5455, 0x7075
 _FILETIME_1970 = 116_444_736_000_000_000  # 1970 in units of 100 ns since 1601
@@ -257,7 +260,7 @@ def scan_directory(directory: bytes, count: int) -> Iterator[tuple[str, int]]:
     at = found = 0
     try:
         while at < len(directory):
-            sign, flags, name_size, extra_size, comment_size = _SCAN.unpack_from(directory, at)
+            sign, system, flags, name_size, extra_size, comment_size = _SCAN.unpack_from(directory, at)
             if sign != _CENTRAL_SIGN:
                 if sign == _SIGNATURE_SIGN:
                     break
@@ -270,7 +273,7 @@ def scan_directory(directory: bytes, count: int) -> Iterator[tuple[str, int]]:
             if raw.isascii():
                 yield raw.decode("ascii"), at
             else:
-                yield _decode_name(raw, flags, directory[name_end : name_end + extra_size]), at
+                yield _decode_name(raw, system, flags, directory[name_end : name_end + extra_size]), at
             found += 1
             at = end
     except struct.error as error:
@@ -281,12 +284,15 @@ def scan_directory(directory: bytes, count: int) -> Iterator[tuple[str, int]]:
         )
 
 
-def _decode_name(raw: bytes, flags: int, extra: bytes) -> str:
+def _decode_name(raw: bytes, system: int, flags: int, extra: bytes) -> str:
     if flags & UTF8:
         return raw.decode("utf-8", "surrogateescape")
     for kind, data in _fields(extra):
         if kind == _UNICODE_PATH and data[:1] == b"\x01" and data[1:5] == struct.pack("<L", zlib.crc32(raw)):
             return data[5:].decode("utf-8", "surrogateescape")
+    if system in _UNIX_SYSTEMS:  # zip writes UTF-8 there and does not say so, outside of a UTF-8 locale
+        with suppress(UnicodeDecodeError):
+            return raw.decode("utf-8")
     return raw.decode("cp437")
 
 
@@ -315,7 +321,7 @@ def parse_member(directory: bytes, at: int) -> Member:
 
 def record_size(directory: bytes, at: int) -> int:
     """Return the size of the record at `at` of a central directory."""
-    _, _, name_size, extra_size, comment_size = _SCAN.unpack_from(directory, at)
+    _, _, _, name_size, extra_size, comment_size = _SCAN.unpack_from(directory, at)
     return _CENTRAL.size + int(name_size) + int(extra_size) + int(comment_size)
 
 

@@ -253,6 +253,7 @@ class Pending:
         """Note, lastingly, what the archive will be once these changes are in it."""
         self._append({"merging": identity})
         os.fsync(self._log.fd)
+        self.merged = identity
 
     def sync(self) -> None:
         """Make all changes so far survive a power loss."""

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests import servers
+
+AMBIENT = ("AWS_", "AZURE_", "GOOGLE_")
+
+
+@pytest.fixture(autouse=True)
+def no_ambient_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test depend on, or use, what the person who runs it has set up."""
+    for name in list(os.environ):
+        if name.startswith(AMBIENT):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -85,12 +86,16 @@ async def store(path):
         yield store
 
 
+def names_in(directory):
+    return sorted(entry.name for entry in directory.iterdir())
+
+
 def open_files(path):
     """The files and directories at or beneath `path` that this process holds open."""
     found = []
     for fd in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):
-            found.append(os.readlink(fd))
+            found.append(str(fd.readlink()))
     return [name for name in found if name.startswith(str(path))]
 
 
@@ -282,7 +287,7 @@ async def test_a_directory_exchanged_for_a_link_during_writes(store, path, outsi
     assert {entry.name for entry in outside.iterdir()} == {"secret"}
     # every put went into the real directory or failed: nothing half done is left
     (real,) = (path / name for name in ("d", "swap") if not (path / name).is_symlink())
-    assert not [name for name in os.listdir(real) if is_temporary(name)]
+    assert not [name for name in names_in(real) if is_temporary(name)]
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -306,8 +311,8 @@ async def test_a_failed_put_leaves_no_file(store, path):
         await store.put("d/a", b"new", if_absent=True)
     with pytest.raises(StoreError):
         await store.copy("d/a", "d")
-    assert os.listdir(path) == ["d"]
-    assert os.listdir(path / "d") == ["a"]
+    assert names_in(path) == ["d"]
+    assert names_in(path / "d") == ["a"]
     assert await store.head("d/a") == meta
 
 
@@ -323,7 +328,7 @@ async def test_a_full_disk(store, path, monkeypatch):
             await store.put("a", b"new")
     assert (caught.value.key, caught.value.os_errno) == ("a", errno.ENOSPC)
     assert isinstance(caught.value.__cause__, OSError)
-    assert os.listdir(path) == ["a"]
+    assert names_in(path) == ["a"]
     assert (path / "a").read_bytes() == b"old"
 
 
@@ -388,7 +393,7 @@ async def test_file_systems_without_renameat2(store, path, monkeypatch):
     with pytest.raises(AlreadyExists):
         await store.put("a", b"y", if_absent=True)
     assert (path / "a").read_bytes() == b"x"
-    assert os.listdir(path) == ["a"]
+    assert names_in(path) == ["a"]
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP])
@@ -427,7 +432,7 @@ async def test_a_cancelled_put_leaves_no_unfinished_file(store, path):
         scope.cancel()
         await store.put("a", b"x")
     assert scope.cancelled_caught
-    assert [name for name in os.listdir(path) if name != "a"] == []
+    assert [name for name in names_in(path) if name != "a"] == []
 
 
 # -- versions and readers --------------------------------------------------------------------------
@@ -436,6 +441,9 @@ async def test_a_cancelled_put_leaves_no_unfinished_file(store, path):
 async def test_versions_differ_though_times_are_set_and_inodes_used_again(store):
     change = AttributeChange(mtime_ns=0)
     versions = [(await store.put("a", b"%03d" % number, attributes=change)).version for number in range(100)]
+    assert all(earlier != later for earlier, later in pairwise(versions))
+    if (await store.head("a")).version.startswith("0x"):  # a file system without handles
+        return
     assert len(set(versions)) == 100
 
 
@@ -484,7 +492,7 @@ async def test_modes_and_names_are_no_bytes(store):
 
 
 async def test_names_that_are_not_utf_8(store, path):
-    os.mkdir(bytes(path) + b"/d\xff")
+    Path(os.fsdecode(bytes(path) + b"/d\xff")).mkdir()
     Path(os.fsdecode(bytes(path) + b"/d\xff/in\xfe")).write_bytes(b"x")
     Path(os.fsdecode(bytes(path) + b"/f\xfd")).write_bytes(b"xx")
     listing = await collect(store)
@@ -540,13 +548,15 @@ async def test_device_nodes(store):
     device = os.makedev(1, 3)
     try:
         meta = await store.make_node("null", stat.S_IFCHR | 0o600, device)
-    except Denied as error:
-        assert error.os_errno == errno.EPERM
-        return
-    assert stat.S_ISCHR(meta.posix.mode)
-    assert meta.posix.rdev == device
-    with pytest.raises(Denied):
-        await store.get("null")
+    except Denied as denied:
+        refused = denied.os_errno
+    else:
+        refused = None
+        assert stat.S_ISCHR(meta.posix.mode)
+        assert meta.posix.rdev == device
+        with pytest.raises(Denied):
+            await store.get("null")
+    assert refused in (None, errno.EPERM)
 
 
 async def test_the_root_has_attributes(store, path):

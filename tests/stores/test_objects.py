@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
 from stores.base import Store
+from stores.errors import NotFound
 from stores.meta import Capabilities
 from stores.objects import ObjectStore
 from stores.testing import ODD_NAMES, ReadOnlyStoreConformance, StoreConformance, collect
@@ -116,6 +117,26 @@ class TestWebDav(StoreConformance):
 
     async def make_store(self, tmp_path: Path) -> Store:
         return ObjectStore.from_url(self.server.create(), storage_options={})
+
+    @pytest.mark.parametrize("name", ODD_NAMES, ids=range(len(ODD_NAMES)))
+    async def test_odd_names(self, store: Store, name: str) -> None:
+        if not name.startswith("."):
+            await super().test_odd_names(store, name)
+            return
+        # This server leaves hidden files out of its listings, and serves them all the same.
+        await store.put(f"d/{name}", b"x")
+        assert (await store.get(f"d/{name}"))[0] == b"x"
+        assert (await store.head(f"d/{name}")).size == 1
+        assert not (await collect(store, "d")).objects
+
+    async def test_the_last_object_of_a_prefix(self, store: Store) -> None:
+        # To remove a directory that somebody may just be filling would be no service.
+        await store.put("d/e/a", b"x")
+        await store.delete("d/e/a")
+        assert set((await collect(store, "d")).prefixes) == {"d/e"}
+        assert (await store.lookup("d/e")).prefix is not None
+        with pytest.raises(NotFound):
+            await store.lookup("d/f")
 
 
 class TestWeb(ReadOnlyStoreConformance):

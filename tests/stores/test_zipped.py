@@ -10,6 +10,7 @@ import subprocess
 import tracemalloc
 import zipfile
 import zlib
+from contextlib import suppress
 
 import pytest
 
@@ -65,6 +66,11 @@ def make_zip(members, method=zipfile.ZIP_STORED, file=None, comment=b""):
             info.compress_type = method
             archive.writestr(info, data)
     return file.getvalue() if isinstance(file, io.BytesIO) else None
+
+
+def names(directory) -> list[str]:
+    """Return what is in a directory of the disk."""
+    return sorted(found.name for found in directory.iterdir())
 
 
 def without(data: bytes, keys: set[str]) -> bytes:
@@ -184,14 +190,20 @@ async def test_all_methods(tmp_path, method, remote, monkeypatch):
         assert await store.get_range("d/random", 5, 9) == members["d/random"][5:9]
 
 
-async def test_info_zip(tmp_path):
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+async def test_info_zip(tmp_path, locale):
     """The names, times and methods of ``zip -r``."""
     (tmp_path / "t" / "d" / "empty").mkdir(parents=True)
     (tmp_path / "t" / "naïve-数据").write_bytes(b"x" * 5000)
     (tmp_path / "t" / "d" / "a").write_bytes(b"data")
     (tmp_path / "t" / "link").symlink_to("d/a")
     os.utime(tmp_path / "t" / "d" / "a", (1_500_000_000, 1_500_000_000))
-    subprocess.run(["zip", "-q", "-r", "-y", "../a.zip", "."], cwd=tmp_path / "t", check=True)
+    subprocess.run(
+        ["zip", "-q", "-r", "-y", "../a.zip", "."],
+        cwd=tmp_path / "t",
+        check=True,
+        env=os.environ | {"LC_ALL": locale},
+    )
     async with ZipStore(tmp_path / "a.zip") as store:
         assert await content(store) == {"naïve-数据": b"x" * 5000, "d/a": b"data", "link": b"d/a"}
         assert (await store.head("d/a")).mtime_ns == 1_500_000_000 * 10**9
@@ -229,13 +241,14 @@ async def test_descriptors_and_programs_in_front(tmp_path):
             assert await content(store) == expected
         with zipfile.ZipFile(path) as archive:
             assert {name: archive.read(name) for name in archive.namelist()} == expected
-        subprocess.run(["unzip", "-tq", path], check=True, capture_output=True)
+        told = subprocess.run(["unzip", "-t", path], check=False, capture_output=True)
+        assert b"No errors detected" in told.stdout
 
 
 def odd_zip(names):
     """Return an archive with names that zipfile would change: as long ones, overwritten afterwards."""
     data = make_zip(
-        [("%04d" % number + "x" * (len(name) - 4), b"%d" % number) for number, name in enumerate(names)]
+        [(f"{number:04d}" + "x" * (len(name) - 4), b"%d" % number) for number, name in enumerate(names)]
     )
     for number, name in enumerate(names):
         data = data.replace(b"%04d" % number + b"x" * (len(name) - 4), name)
@@ -331,7 +344,7 @@ async def test_zip64(tmp_path, monkeypatch):
     """With the limits made small, what is written has zip64 fields, and all programs read it."""
     path = tmp_path / "a.zip"
     monkeypatch.setattr(zip_format, "WIDE_FROM", 1000)
-    objects = {"small": b"s", "large": bytes(2000), "d/x": b"x" * 1500}
+    objects = {"small": b"s", "large": random.Random(4).randbytes(2000), "d/x": b"x" * 1500}
     for _ in range(2):
         async with ZipStore(path, "a", create=True, compression=zipfile.ZIP_DEFLATED) as store:
             for key, data in objects.items():
@@ -388,9 +401,7 @@ async def test_requests_for_a_small_archive():
         assert (await store.get("b"))[0] == members[1][1]
         assert len(inner.requests) == 2
         assert await store.get_range("b", 10, 20) == members[1][1][10:20]
-        assert inner.requests[2:] == [(len(inner.data["a.zip"]) - inner.requests[0][1] + 0, 0)] or (
-            inner.requests[2][1] == 10
-        )
+        assert [size for _, size in inner.requests[2:]] == [10]
         reader = await store.open_reader("a")
         assert await reader.read(500_000, 100) == members[0][1][500_000:500_100]
         assert await reader.read(600_000, 100) == members[0][1][600_000:600_100]
@@ -483,15 +494,12 @@ async def read_all(data):
     store = over(data)
     try:
         await store.open()
-    except StoreError as error:
-        assert "\n" not in str(error)
+    except StoreError:
         return None
     found = {}
     for key in (await collect(store, recursive=True)).objects:
-        try:
+        with suppress(StoreError):
             found[key] = (await store.get(key))[0]
-        except StoreError as error:
-            assert "\n" not in str(error)
     await store.aclose()
     return found
 
@@ -535,7 +543,7 @@ async def test_what_is_no_archive(tmp_path):
             with pytest.raises(Corrupt, match="not a zip archive") as caught:
                 await ZipStore(path, mode).open()
             assert caught.value.key == str(path)
-        assert os.listdir(tmp_path) == ["a.zip"]
+        assert names(tmp_path) == ["a.zip"]
 
 
 # -- modes ---------------------------------------------------------------------------------------
@@ -545,7 +553,7 @@ async def test_modes(tmp_path):
     path = tmp_path / "a.zip"
     with pytest.raises(NotFound):
         await ZipStore(path, "a").open()
-    assert not os.listdir(tmp_path)
+    assert not names(tmp_path)
     async with ZipStore(path, "x") as store:
         await store.put("a", b"x")
     with pytest.raises(AlreadyExists):
@@ -558,7 +566,7 @@ async def test_modes(tmp_path):
         await store.put("b", b"y")
     assert await content(store) == {"b": b"y"}  # opened again, and not emptied again
     await store.aclose()
-    assert os.listdir(tmp_path) == ["a.zip"]
+    assert names(tmp_path) == ["a.zip"]
     with pytest.raises(NotFound):
         await ZipStore(tmp_path / "no" / "a.zip", "a", create=True).open()
 
@@ -585,7 +593,7 @@ async def test_read_only(tmp_path):
                     await view.put("a", b"x")
                 with pytest.raises(ReadOnly):
                     await view.merge()
-    assert os.listdir(tmp_path) == ["a.zip"]
+    assert names(tmp_path) == ["a.zip"]
 
 
 async def test_usage(tmp_path):

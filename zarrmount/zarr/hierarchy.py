@@ -346,7 +346,11 @@ async def level(store: Store, path: str = "") -> Level:
         async for page in pages:
             objects.update(split(meta.key)[1] for meta in page.objects)
             prefixes.update(split(meta.prefix)[1] for meta in page.prefixes)
-    hidden = [*_unusable(path, objects | prefixes), *_shadowed(path, objects & prefixes)]
+    hidden = [
+        *_unusable(path, objects),
+        *_unusable(path, prefixes, "/"),
+        *_shadowed(path, objects & prefixes),
+    ]
     usable = tuple(sorted(name for name in prefixes if unusable_name(name) is None))
     return Level(len(objects), usable, tuple(hidden))
 
@@ -380,12 +384,14 @@ async def stored(store: Store, path: str, meta: ArrayMeta) -> Stored:
     return Stored(size, objects, chunks if known else None, tuple(hidden[:_MAX_HIDDEN]))
 
 
-def _unusable(path: str, names: Iterable[str]) -> Iterator[HiddenKey]:
+def _unusable(path: str, names: Iterable[str], end: str = "") -> Iterator[HiddenKey]:
     for name in sorted(names):
         reason = unusable_name(name)
         if reason is not None:
             # not `join`, which would drop the slash before an empty name
-            yield HiddenKey(f"{path}/{name}" if path else name, f"the name {name!r} in it {reason}")
+            yield HiddenKey(
+                f"{path}/{name}{end}" if path else f"{name}{end}", f"the name {name!r} in it {reason}"
+            )
 
 
 def _shadowed(path: str, names: Iterable[str]) -> Iterator[HiddenKey]:
