@@ -23,16 +23,16 @@ show() { # print a command as a person would type it, then run it
 show zarrmount info --tree "$store"
 show zarrmount mount "$store" "$mnt"
 show ls -l "$mnt" "$mnt/z" "$mnt/z/c/0/0/0"
-show python -c "
+show python -W ignore -c "
 import sys, xarray
 data = xarray.open_zarr(sys.argv[1])
 print(data.z.sel(month=1, level=500).sel(latitude=[60, 0, -60], longitude=0, method='nearest').compute())" "$mnt"
-show python -c "
+show python -W ignore -c "
 import sys, numpy, xarray
 data = xarray.open_zarr(sys.argv[1])
 data['speed'] = numpy.hypot(data.u, data.v).astype('f4').assign_attrs(units='m s-1')
 data[['speed']].to_zarr(sys.argv[1], mode='a')
-print('mean wind speed at 500 hPa:', float(data.speed.mean().round(1)), 'm/s')" "$mnt"
+print('mean wind speed at 500 hPa: %.1f m/s' % data.speed.mean())" "$mnt"
 show ls -l "$mnt/speed/c/0/0/0"
 show cp "$mnt/speed/zarr.json" "$mnt/notes.json"
 show rm "$mnt/notes.json"

@@ -159,7 +159,7 @@ def translate(error: BaseException, key: str | None, *, place: str, endpoint: st
         return _by_status(failure, key, place)
     if failure.os_code is not None and "LocalFileSystem" in failure.text:
         return _by_errno(failure.os_code, key)
-    return _without_answer(failure, key, endpoint)
+    return _without_answer(failure, key, place, endpoint)
 
 
 def denied(failure: Failure, key: str | None) -> Denied:
@@ -201,7 +201,7 @@ def _by_status(failure: Failure, key: str | None, place: str) -> StoreError:
     status, tells = failure.status or 0, failure.tells
     if failure.code in _OTHER_REGION or (status in {301, 307} and not failure.code):
         region = _REGION.search(failure.text)
-        name = (region[1] or region[2]) if region else "the right one"
+        name = (region[1] or region[2]) if region else "..."
         return BadLocation(f"{place} is in another region: pass region={name}")
     if status in {401, 403} or failure.code in _NO_ACCESS or failure.code in _CLOCK:
         return denied(failure, key)
@@ -237,8 +237,10 @@ def _by_errno(code: int, key: str | None) -> StoreError:
     return Unavailable(f"the file system failed ({errno.errorcode.get(code, code)})", key=key, os_errno=code)
 
 
-def _without_answer(failure: Failure, key: str | None, endpoint: str) -> StoreError:
+def _without_answer(failure: Failure, key: str | None, place: str, endpoint: str) -> StoreError:
     text = failure.text
+    if "incorrectly configured region" in text:
+        return BadLocation(f"{place} is in another region: pass region=...")
     if "Config error" in text or "builder error" in text:
         wrong_key = "Invalid Access Key" in text
         return BadLocation(

@@ -20,7 +20,7 @@ pytest.register_assert_rewrite(
     *(f"stores.testing._{name}" for name in ("kit", "reading", "listing", "writing", "tree", "posix"))
 )
 
-from stores.testing._kit import INVALID_KEYS, ODD_NAMES, Kit, Listing, collect  # noqa: E402 - after the line above
+from stores.testing._kit import INVALID_KEYS, ODD_NAMES, Kit, Listing, collect, each_raises  # noqa: E402 - after the line above
 from stores.testing._listing import ListingTests  # noqa: E402
 from stores.testing._posix import PosixTests  # noqa: E402
 from stores.testing._reading import ReadingTests  # noqa: E402
@@ -35,6 +35,7 @@ __all__ = [
     "ReadOnlyStoreConformance",
     "StoreConformance",
     "collect",
+    "each_raises",
 ]
 
 

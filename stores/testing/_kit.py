@@ -1,16 +1,13 @@
 """What all tests of the kit share: the store under test, how it may differ, proofs of what it lacks."""
 
-# A test kit is made of assertions.
-# ruff: noqa: S101
-
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import anyio
 import pytest
@@ -20,6 +17,8 @@ from stores.errors import NotFound, Precondition, StoreError, Unsupported
 from stores.meta import AttributeChange, Capabilities, ObjectMeta, PosixAttributes, PrefixMeta
 
 __all__ = ["INVALID_KEYS", "ODD_NAMES", "Kit", "Listing", "assert_all_raise", "changes", "collect", "needs"]
+
+StoreErrorT = TypeVar("StoreErrorT", bound=StoreError)
 
 ODD_NAMES = (
     "with space",
@@ -121,6 +120,20 @@ async def assert_all_raise(
         except error:
             continue
         pytest.fail(f"{name} did not raise {error.__name__}")
+
+
+async def each_raises(error: type[StoreErrorT], *calls: Coroutine[Any, Any, object]) -> list[StoreErrorT]:
+    """Assert that every one of the coroutines raises `error`; return what they raised."""
+    raised = []
+    try:
+        for call in calls:
+            with pytest.raises(error) as caught:
+                await call
+            raised.append(caught.value)
+    finally:
+        for call in calls:
+            call.close()  # those that were not come to
+    return raised
 
 
 def changes(store: Store, key: str, other: str) -> dict[str, Callable[[], Awaitable[object]]]:

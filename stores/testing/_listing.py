@@ -1,8 +1,5 @@
 """Tests of listings."""
 
-# A test kit is made of assertions.
-# ruff: noqa: S101
-
 from __future__ import annotations
 
 import pytest

@@ -1,8 +1,5 @@
 """Tests of what only real file systems have: modes, owners, times, links, nodes."""
 
-# A test kit is made of assertions.
-# ruff: noqa: S101
-
 from __future__ import annotations
 
 import errno
@@ -14,7 +11,7 @@ import pytest
 from stores.base import Store
 from stores.errors import AlreadyExists, NotFound, StoreError
 from stores.meta import AttributeChange, Lookup, PosixAttributes
-from stores.testing._kit import Kit, collect, needs
+from stores.testing._kit import Kit, collect, each_raises, needs
 
 __all__ = ["PosixTests"]
 
@@ -148,9 +145,9 @@ class PosixTests(Kit):
             assert stat.S_IFMT(meta.posix.mode) == kind
             assert meta == await store.head(name)
             assert name in (await collect(store)).objects
-            for ask in (store.get(name), store.get_range(name, 0, 1), store.open_reader(name)):
-                with pytest.raises(StoreError):
-                    await ask
+            await each_raises(
+                StoreError, store.get(name), store.get_range(name, 0, 1), store.open_reader(name)
+            )
             with pytest.raises(AlreadyExists):
                 await store.make_node(name, kind | 0o600)
             await store.delete(name)

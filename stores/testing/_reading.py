@@ -1,8 +1,5 @@
 """Tests of reading: head, get, ranges, readers, lookups, versions."""
 
-# A test kit is made of assertions.
-# ruff: noqa: S101
-
 from __future__ import annotations
 
 import time
@@ -14,7 +11,7 @@ import pytest
 from stores.base import Store
 from stores.errors import InvalidKey, NotFound, Precondition, StoreError
 from stores.meta import Usage
-from stores.testing._kit import INVALID_KEYS, Kit, assert_all_raise, changes, collect, needs
+from stores.testing._kit import INVALID_KEYS, Kit, assert_all_raise, changes, collect, each_raises, needs
 
 __all__ = ["ReadingTests"]
 
@@ -142,16 +139,15 @@ class ReadingTests(Kit):
         """Every way to read what is not there raises NotFound, with the key."""
         await self.fill(store, {"a": b"x"})
         for key in ("b", "d/e", "aa"):
-            for ask in (
+            raised = await each_raises(
+                NotFound,
                 store.head(key),
                 store.lookup(key),
                 store.get(key),
                 store.get_range(key, 0, 4),
                 store.open_reader(key),
-            ):
-                with pytest.raises(NotFound) as caught:
-                    await ask
-                assert caught.value.key == key
+            )
+            assert {error.key for error in raised} == {key}
 
     async def test_below_an_object_is_nothing(self, store: Store) -> None:
         """An object holds no keys."""
@@ -167,9 +163,9 @@ class ReadingTests(Kit):
         """Reading a prefix as an object raises NotFound."""
         await self.fill(store, {"d/e/f": b"x"})
         for key in ("d", "d/e"):
-            for ask in (store.head(key), store.get(key), store.get_range(key, 0, 4), store.open_reader(key)):
-                with pytest.raises(NotFound):
-                    await ask
+            await each_raises(
+                NotFound, store.head(key), store.get(key), store.get_range(key, 0, 4), store.open_reader(key)
+            )
 
     async def test_lookup_of_an_object(self, store: Store) -> None:
         """A lookup finds an object, and no prefix of a like name."""
@@ -249,26 +245,24 @@ class ReadingTests(Kit):
         assert reader.meta.version == version
         await reader.aclose()
         await self.backdoor_put("a", b"new!")
-        for ask in (
+        raised = await each_raises(
+            Precondition,
             store.get("a", if_version=version),
             store.get_range("a", 1, 3, if_version=version),
             store.open_reader("a", if_version=version),
-        ):
-            with pytest.raises(Precondition) as caught:
-                await ask
-            assert caught.value.key == "a"
+        )
+        assert {error.key for error in raised} == {"a"}
         assert (await store.get("a"))[0] == b"new!"
 
     @needs("versions")
     async def test_a_version_of_what_is_gone(self, store: Store) -> None:
         """A condition on a version of a missing object is NotFound."""
-        for ask in (
+        await each_raises(
+            NotFound,
             store.get("a", if_version="v"),
             store.get_range("a", 0, 1, if_version="v"),
             store.open_reader("a", if_version="v"),
-        ):
-            with pytest.raises(NotFound):
-                await ask
+        )
 
     @needs("versions")
     async def test_versions_change_with_the_bytes(self, store: Store) -> None:

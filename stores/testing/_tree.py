@@ -1,8 +1,5 @@
 """Tests of copy, rename and directories."""
 
-# A test kit is made of assertions.
-# ruff: noqa: S101
-
 from __future__ import annotations
 
 import errno
@@ -11,7 +8,7 @@ import pytest
 
 from stores.base import Store
 from stores.errors import AlreadyExists, NotFound, StoreError, Unsupported
-from stores.testing._kit import Kit, collect, needs
+from stores.testing._kit import Kit, collect, each_raises, needs
 
 __all__ = ["TreeTests"]
 
@@ -191,7 +188,8 @@ class TreeTests(Kit):
         """A put, a delete or a rename of the wrong kind changes nothing."""
         await store.make_dir("d")
         await store.put("a", b"x")
-        for attempt in (
+        await each_raises(
+            StoreError,
             store.put("d", b"y"),
             store.put("a/b", b"y"),
             store.delete("d"),
@@ -199,9 +197,7 @@ class TreeTests(Kit):
             store.rename("a", "d"),
             store.rename_dir("d", "a"),
             store.make_dir("a/b"),
-        ):
-            with pytest.raises(StoreError):
-                await attempt
+        )
         with pytest.raises(AlreadyExists):
             await store.put("d", b"y", if_absent=True)
         assert (await store.get("a"))[0] == b"x"
