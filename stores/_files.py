@@ -220,7 +220,6 @@ def _write(fd: int, view: memoryview) -> None:
 
 def copy_bytes(source: int, fd: int) -> None:
     """Copy a whole open file into another without taking its bytes into the process."""
-    before = os.fstat(source)
     position = 0
     try:
         while count := os.copy_file_range(source, fd, 1 << 30, position):
@@ -231,8 +230,6 @@ def copy_bytes(source: int, fd: int) -> None:
     # Some file systems cannot, and /proc-like ones say 0; the rest goes by the older call.
     while count := os.sendfile(fd, source, position, 1 << 30):
         position += count
-    if changed(before, os.fstat(source)):
-        raise Unavailable("the source was written to while it was copied")
 
 
 # -- replacing files ---------------------------------------------------------------------------------

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import enum
 import http.client
+import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 __all__ = ["Found", "find_collection", "is_directory", "is_web_page"]
 
 _TIMEOUT = 10.0
+_ENOUGH = 1 << 16  # bytes of an answer about one directory
+_COLLECTION = re.compile(rb"<(?:\w+:)?collection\b")
 
 
 class Found(enum.Enum):
@@ -32,10 +35,10 @@ def find_collection(store: Any, path: str) -> Found:
     OSError
         If the server does not answer.
     """
-    status, _ = _ask("PROPFIND", store, path, {"Depth": "0"})
+    status, _, body = _ask("PROPFIND", store, path, {"Depth": "0"})
     if status == http.client.MULTI_STATUS:
-        return Found.COLLECTION
-    _, told = _ask("OPTIONS", store, path)
+        return Found.COLLECTION if _COLLECTION.search(body) else Found.NOTHING
+    _, told, _ = _ask("OPTIONS", store, path)
     return Found.NOTHING if "dav" in told else Found.NO_WEBDAV
 
 
@@ -47,7 +50,7 @@ def is_directory(store: Any, path: str) -> bool:
     OSError
         If the server does not answer.
     """
-    status, told = _ask("HEAD", store, path)
+    status, told, _ = _ask("HEAD", store, path)
     target = urlsplit(told.get("location", "")).path
     return status // 100 == 3 and target.endswith("/") and target.rstrip("/").endswith(f"/{quote(path)}")
 
@@ -62,7 +65,7 @@ def is_web_page(key: str, media_type: str) -> bool:
 
 def _ask(
     method: str, store: Any, path: str, more: dict[str, str] | None = None
-) -> tuple[int, dict[str, str]]:
+) -> tuple[int, dict[str, str], bytes]:
     address = urlsplit(store.url)
     given = (store.client_options or {}).get("default_headers", {})
     headers = {str(name): value if isinstance(value, bytes) else str(value) for name, value in given.items()}
@@ -72,7 +75,8 @@ def _ask(
     try:
         connection.request(method, f"/{quote(path)}{query}", headers={**headers, **(more or {})})
         answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+        told = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, told, answer.read(_ENOUGH)
     except http.client.HTTPException as error:
         raise OSError(f"the answer to {method} was not understood") from error
     finally:

@@ -107,8 +107,10 @@ class Calls:
         fs = self._fs
         if fs is None or not self._owned:
             return
-        if self._is_async and fs.asynchronous:
-            await Bridge.shared().run(_close_sessions, fs)
+        if self._is_async:
+            await self.await_on_loop(_close_sessions, fs)
+        else:
+            await self.in_thread(_close_connections, fs)
         self._fs = None
 
 
@@ -117,6 +119,14 @@ def _is_async(fs: Any) -> bool:
 
     # A cache answers `async_impl` with its target's, and has synchronous reads only.
     return bool(fs.async_impl) and not isinstance(fs, CachingFileSystem)
+
+
+def _close_connections(fs: Any) -> None:
+    """Close what synchronous file systems keep open: of SSH, of FTP, of archives."""
+    held = vars(fs)
+    for name in ("client", "ftp", "zip", "tar"):
+        if hasattr(held.get(name), "close"):
+            held[name].close()
 
 
 async def _close_sessions(fs: Any) -> None:
@@ -181,7 +191,10 @@ def make_filesystem(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         # An instance of its own, so that its sessions can be closed with the store.
         extra["skip_instance_cache"] = True
         if cls.async_impl:
-            extra |= {"asynchronous": True, "use_listings_cache": False}
+            extra["use_listings_cache"] = False
+            # adlfs means to close its clients on fsspec's loop when it is collected, and prints a
+            # traceback where there is none.
+            extra["asynchronous"] = cls.__name__ != "AzureBlobFileSystem"
     try:
         fs, path = fsspec.core.url_to_fs(url, **{**extra, **options})
     except (TypeError, ValueError, KeyError) as error:

@@ -94,6 +94,8 @@ def _refuse_directory(fs: Any, path: str) -> None:
 
 def remove(place: Place) -> None:
     """Remove a file and the directories above it that it leaves empty."""
+    if place.fs.info(place.path)["type"] == "directory":  # which some rm_file would remove as well
+        raise FileNotFoundError(errno.ENOENT, "a directory, no file", place.path)
     place.fs.rm_file(place.path)
     for directory in _above(place):
         try:

@@ -51,7 +51,6 @@ from stores.keys import join
 from stores.meta import (
     AttributeChange,
     Body,
-    Capabilities,
     ListPage,
     Lookup,
     ObjectMeta,
@@ -157,6 +156,7 @@ class FsspecStore(Store):
         self._kind: Kind = kind
         self._location = location
         self._listable = kind.listable if listing is None else listing
+        self.capabilities = dataclasses.replace(kind.capabilities, listable=self._listable)
         self._web = bool({"http", "https"} & set(protocols))
         self._s3 = "s3" in protocols
         self._local = bool({"file", "local"} & set(protocols))
@@ -165,11 +165,6 @@ class FsspecStore(Store):
     def location(self) -> str:
         """The URL, without user, password and query."""
         return self._location
-
-    @property
-    def capabilities(self) -> Capabilities:  # type: ignore[override]  # computed, and as constant
-        """Those of the kind of file system; see :mod:`stores.filesystem_kinds`."""
-        return dataclasses.replace(self._kind.capabilities, listable=self._listable)
 
     def with_read_only(self, read_only: bool = True) -> Self:
         """Return the same store with another `read_only`; some file systems can only be read."""
@@ -375,7 +370,7 @@ class FsspecStore(Store):
                 await self.open()
             return {}
         entries: dict[str, Info] = {}
-        for info in infos.values():
+        for info in infos.values() if isinstance(infos, dict) else ():  # adlfs: a list, of no use here
             name = self._relative(str(info["name"]), path)
             # What ends with a slash marks a directory, for those who need one.
             if name and info["type"] == "file" and not name.endswith("/"):

@@ -415,8 +415,15 @@ def _delete(root: Root, key: str) -> None:
 
 
 def _copy(root: Root, source: str, target: str, if_absent: bool) -> ObjectMeta:
-    with _file(root, source, None) as (opened, _), _translated(target):
-        return files.put_file(root, target, lambda fd: files.copy_bytes(opened, fd), if_absent=if_absent)
+    with _file(root, source, None) as (opened, found):
+
+        def write(fd: int) -> None:
+            files.copy_bytes(opened, fd)
+            if files.changed(found.stat, os.fstat(opened)):
+                raise Unavailable("another program wrote to it while it was copied", key=source)
+
+        with _translated(target):
+            return files.put_file(root, target, write, if_absent=if_absent)
 
 
 def _rename(root: Root, source: str, target: str, flags: int, *, directory: bool) -> None:

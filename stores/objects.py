@@ -16,7 +16,6 @@ A put that is cancelled, or that ends in Unavailable, may still take place.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -177,12 +176,6 @@ class ObjectStore(Store):
     def read_only(self) -> bool:
         """Whether changes are refused; a plain web server takes none."""
         return self._read_only or (self._state.kind == "http" and self._state.opened)
-
-    def with_read_only(self, read_only: bool = True) -> Self:
-        """Return the same store (sharing its connections) with another `read_only`."""
-        clone = copy.copy(self)
-        clone._read_only = read_only
-        return clone
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -415,23 +408,9 @@ class ObjectStore(Store):
         await self._ready()
         if self._state.kind == "http":
             raise ReadOnly("a plain web server cannot be written", key=key)
-        path = self._new_path(key)
         mode: Any = "create" if if_absent else self._update(if_version) if if_version is not None else None
 
-        def send(mode: Any) -> tuple[int, Any]:
-            in_parts = mode is None and self._state.kind != "webdav"
-            content, size = content_of(body, in_parts=in_parts)
-            if isinstance(content, bytes):
-                return size, obstore.put(self._obstore, path, content, mode=mode, use_multipart=False)
-            file: Any = content  # to obstore, whatever has `read` and `seek`
-            try:
-                told = obstore.put(self._obstore, path, file, use_multipart=True, chunk_size=part_size(size))
-            except OBSTORE_ERRORS:
-                if content.failed is not None:
-                    raise BodyFailed(content.failed) from None
-                raise
-            return size, told
-
+        send = partial(self._send, self._new_path(key), body)
         try:
             size, told = await self._call(lambda: send(mode), key, putting=True)
         except BodyFailed as failed:
@@ -448,6 +427,24 @@ class ObjectStore(Store):
                 raise Precondition("it is being changed by somebody else", key=key) from error
             raise Unsupported("something else is in the way of this key", key=key) from error
         return await self._meta_of_put(key, size, told)
+
+    def _send(self, path: str, body: Body, mode: Any) -> tuple[int, Any]:
+        """Put a body, in a thread; return its size and what obstore told."""
+        in_parts = mode is None and self._state.kind != "webdav"
+        try:
+            content, size = content_of(body, in_parts=in_parts)
+        except OBSTORE_ERRORS as error:
+            raise BodyFailed(error) from None
+        if isinstance(content, bytes):
+            return size, obstore.put(self._obstore, path, content, mode=mode, use_multipart=False)
+        file: Any = content  # to obstore, whatever has `read` and `seek`
+        try:
+            told = obstore.put(self._obstore, path, file, use_multipart=True, chunk_size=part_size(size))
+        except OBSTORE_ERRORS:
+            if content.failed is not None:
+                raise BodyFailed(content.failed) from None
+            raise
+        return size, told
 
     async def _meta_of_put(self, key: str, size: int, told: Any) -> ObjectMeta:
         version = self._version(told["e_tag"], None, size)

@@ -56,6 +56,11 @@ class DirStream:
             return self._started  # the names only: sizes must be asked for
         return self._started + self._settings.metadata_ttl
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the directory is as it was when the listing began, as far as is known here."""
+        return self._changes == self._namespace.change_count(self._directory)
+
     async def entry(self, position: int) -> Entry | None:
         """Return the entry at a position, None past the last one.
 
@@ -75,6 +80,9 @@ class DirStream:
             self._pages = None
 
     async def _next_page(self) -> None:
+        if self._directory.unlinked:
+            self._complete = True
+            return
         if self._pages is None:
             kept = self._namespace.fresh_listing(self._directory)
             if kept is not None:
@@ -90,12 +98,23 @@ class DirStream:
         except StopAsyncIteration:
             self._finish()
             return
+        except BaseException:
+            await self._start_over()
+            raise
         entries = self._namespace.usable(page, self._prefix)
         self._add(entries)
         if self._collected is not None:
             self._collected.update(entries)
             if len(self._collected) > LARGEST_LISTING:
                 self._collected = None
+
+    async def _start_over(self) -> None:
+        """List again with the next call: what a listing that failed has told is not all there is."""
+        with trio.CancelScope(shield=True):
+            await self.aclose()
+        self._collected = None if self._store.listings_are_hints else {}
+        self._changes = self._namespace.change_count(self._directory)
+        self._started = trio.current_time()
 
     def _add(self, entries: dict[str, Found]) -> None:
         for name, found in entries.items():
@@ -106,7 +125,7 @@ class DirStream:
     def _finish(self) -> None:
         """Add what lives here only, and leave the listing for lookups to use."""
         for name, child in self._directory.children.items():
-            if name not in self._names and (child.dirty or child.kept):
+            if name not in self._names and child.lives_here:
                 self._entries.append((name, None))
         self._complete = True
         if self._collected is not None:

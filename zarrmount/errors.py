@@ -63,7 +63,8 @@ def errno_of(error: BaseException) -> int:
     if isinstance(error, StoreError):
         if error.os_errno:
             return error.os_errno
-        return _ERRNO_OF_STORE_ERROR.get(type(error), errno.EIO)
+        kinds = (_ERRNO_OF_STORE_ERROR.get(kind) for kind in type(error).__mro__)
+        return next((number for number in kinds if number is not None), errno.EIO)
     if isinstance(error, OSError) and error.errno:
         return error.errno
     return errno.EIO

@@ -92,11 +92,17 @@ class Files:
     async def _close(self, handle: FileHandle) -> None:
         self._c.handles.remove_file(handle.number)
         inode = handle.inode
+        self.settle(inode)
+        try:
+            if handle.reader is not None:
+                await handle.reader.aclose()
+        finally:
+            self._c.table.collect(inode)
+
+    def settle(self, inode: Inode) -> None:
+        """Drop staged bytes that the store has too, once nobody could write to them any more."""
         if not _has_writer(inode):
             self.drop_clean(inode)
-        if handle.reader is not None:
-            await handle.reader.aclose()
-        self._c.table.collect(inode)
 
     def drop_clean(self, inode: Inode) -> None:
         """Drop staged bytes that the store has too, or that nobody can reach any more."""
@@ -146,8 +152,7 @@ class Files:
             inode.mtime_ns = inode.ctime_ns = time.time_ns()
             if not _has_writer(inode):
                 await self._store(inode)
-        if not _has_writer(inode):
-            self.drop_clean(inode)
+        self.settle(inode)
 
     async def _staged(self, inode: Inode, keep: int | None = None) -> StagedObject:
         """Return the staged bytes of a file (shape and lock held), loaded from the store if clean.
@@ -227,6 +232,7 @@ class Files:
             return
         async with self._c.shape.shared(), inode.lock:
             await self._store(inode)
+        self.settle(inode)
 
     async def fsync(self, inode: Inode) -> None:
         """Store a dirty file so that it would survive a power loss."""
@@ -267,10 +273,20 @@ class Files:
         inode.expires = trio.current_time() + self._c.settings.metadata_ttl
         if inode.parent is not None:
             self._c.namespace.changed(inode.parent, inode.name)
-        for handle in inode.handles:
+            self.no_longer_kept(inode.parent)
+        for handle in list(inode.handles):
             if handle.reader is not None:
                 reader, handle.reader = handle.reader, None
                 await reader.aclose()
+
+    def no_longer_kept(self, directory: Inode) -> None:
+        """Take note that a key below a directory is in the store: so the directory is, too."""
+        node: Inode | None = directory if self._c.store.capabilities.listable else None
+        while node is not None and node.parent is not None:
+            if node.kept:
+                node.kept = False
+                node.expires = trio.current_time() + self._c.settings.metadata_ttl
+            node = node.parent
 
     async def outlive(self, inode: Inode) -> None:
         """See to it that open handles can go on reading a file whose object is about to go.

@@ -91,7 +91,7 @@ class FuseOperations(pyfuse3.Operations):
         try:
             return self._entry(await self._vfs.lookup(parent_inode, os.fsdecode(name)))
         except NotFound:
-            return self._negative_entry()
+            return self._negative_entry(self._vfs.absence(parent_inode, os.fsdecode(name)))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         try:
@@ -312,13 +312,13 @@ class FuseOperations(pyfuse3.Operations):
         entry.attr_timeout = 0 if inode.kind is Kind.SPECIAL else validity
         return entry
 
-    def _negative_entry(self) -> EntryAttributes:
+    def _negative_entry(self, validity: float) -> EntryAttributes:
         """Return what tells the kernel that a name is not there, and for how long that holds."""
-        if self._vfs.metadata_ttl <= 0:
+        if validity <= 0:
             raise FUSEError(errno.ENOENT)
         entry = EntryAttributes()
         entry.st_ino = 0
-        entry.entry_timeout = self._vfs.metadata_ttl
+        entry.entry_timeout = validity
         entry.st_mtime_ns = time.time_ns()
         return entry
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -156,6 +156,14 @@ class Inode:
         return "/".join(reversed(names))
 
     @property
+    def depth(self) -> int:
+        """How many directories are above it."""
+        depth, node = 0, self
+        while node.parent is not None:
+            depth, node = depth + 1, node.parent
+        return depth
+
+    @property
     def is_dir(self) -> bool:
         """Whether it is a directory."""
         return self.kind is Kind.DIRECTORY
@@ -170,6 +178,11 @@ class Inode:
     def dirty(self) -> bool:
         """Whether it holds written bytes that the store has not acknowledged."""
         return self.staged is not None and self.staged.modified
+
+    @property
+    def lives_here(self) -> bool:
+        """Whether it, or anything below it, exists here and (yet) not in the store."""
+        return self.dirty or self.kept or any(child.lives_here for child in self.children.values())
 
     @property
     def size(self) -> int:
@@ -197,13 +210,20 @@ class Inode:
 
 
 class InodeTable:
-    """All live inodes, by number and by name."""
+    """All live inodes, by number and by name.
+
+    Attributes
+    ----------
+    on_drop : callable or None
+        Called with the number of each inode that is dropped.
+    """
 
     def __init__(self) -> None:
         self.root = Inode(ROOT_INODE, None, "", Kind.DIRECTORY)
         self.root.kept = True
         self._by_number: dict[int, Inode] = {ROOT_INODE: self.root}
         self._next = ROOT_INODE + 1
+        self.on_drop: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -286,7 +306,9 @@ class InodeTable:
                 inode.staged.close()
                 inode.staged = None
             inode.parent = None
-            self._by_number.pop(inode.number, None)
+            dropped = self._by_number.pop(inode.number, None)
+            if dropped is not None and self.on_drop is not None:
+                self.on_drop(inode.number)
             inode = parent
 
     def dirty(self) -> list[Inode]:

@@ -7,8 +7,9 @@
 2. What was written here and is not in the store yet comes before what the
    store says, always.
 3. Between the question and the answer of a store the tree may have changed:
-   each directory counts its changes, and an answer that is older than the
-   last change is not believed but asked for again.
+   an answer about a name that is older than the last change of that name is
+   not believed but asked for again.  Each directory counts its changes, and a
+   listing that was begun before the last one is not kept.
 4. A name that is both an object and a prefix is shown as the directory; the
    object stays in the store untouched, is told in the log once, and shows
    again when the directory goes.
@@ -22,11 +23,12 @@ import logging
 import time
 from collections import OrderedDict
 from contextlib import aclosing
+from typing import NoReturn
 
 import trio
 
 from stores.base import Store
-from stores.errors import NotFound
+from stores.errors import NotFound, StoreError
 from stores.keys import join, unusable_name
 from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
 from zarrmount.errors import deadline
@@ -44,6 +46,26 @@ _MOST_REMEMBERED = 65_536
 _MOST_REPORTED = 10_000
 LARGEST_LISTING = 20_000
 """Entries of a directory that are kept after it was listed."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Question:
+    """One question to the store: whether a name exists.
+
+    Attributes
+    ----------
+    answered : trio.Event
+        Set when it answered, or did not in time.
+    void : bool
+        Whether the name changed here meanwhile.
+    error : StoreError or None
+        What it said, if that was no answer; whoever waits with us is told the same, so that a
+        store that hangs makes everybody wait once and not one after the other.
+    """
+
+    answered: trio.Event = dataclasses.field(default_factory=trio.Event)
+    void: bool = False
+    error: StoreError | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,9 +96,10 @@ class Namespace:
         self._negative: OrderedDict[tuple[int, str], float] = OrderedDict()
         self._listings: dict[int, Listing] = {}
         self._changes: dict[int, int] = {}
-        self._asking: dict[tuple[int, str], trio.Event] = {}
+        self._asking: dict[tuple[int, str], list[_Question]] = {}
         self._remembered: OrderedDict[str, tuple[str | None, AttributeChange]] = OrderedDict()
         self._reported: set[str] = set()
+        table.on_drop = self._forgotten
 
     # -- one name ------------------------------------------------------------------------------
 
@@ -94,11 +117,13 @@ class Namespace:
             known = self.known_child(parent, name)
             if known is not None:
                 return known
-            question = (parent.number, name)
-            if (asked_by_another := self._asking.get(question)) is not None:
-                await asked_by_another.wait()
-                if self._settings.metadata_ttl > 0:
-                    continue
+            asking = self._asking.get((parent.number, name))
+            if asking and self._settings.metadata_ttl > 0:
+                question = asking[-1]
+                await question.answered.wait()
+                if question.error is not None:
+                    raise question.error
+                continue
             found = await self._ask(parent, name)
             if found is not None:
                 return found
@@ -111,6 +136,8 @@ class Namespace:
         NotFound
             If it is known that there is no such name.
         """
+        if parent.unlinked:
+            self._gone(name)
         now = trio.current_time()
         child = parent.children.get(name)
         if child is not None and (child.dirty or child.kept or now < child.expires):
@@ -127,25 +154,31 @@ class Namespace:
         return None
 
     async def _ask(self, parent: Inode, name: str) -> Inode | None:
-        """Ask the store for a name; None if the directory changed meanwhile: look again."""
-        question = (parent.number, name)
-        answered = self._asking[question] = trio.Event()
-        changes = self._changes.get(parent.number, 0)
+        """Ask the store for a name; None if the name changed meanwhile: look again."""
+        question = _Question()
+        asking = self._asking.setdefault((parent.number, name), [])
+        asking.append(question)
         key = join(parent.key, name)
         try:
             with deadline(self._settings.read_timeout, key):
                 found = self._choose(await self._store.lookup(key), key)
         except NotFound:
-            if self._changes.get(parent.number, 0) != changes:
+            if question.void:
                 return None
-            self._vanished(parent, name)
+            survivor = self._vanished(parent, name)
+            if survivor is None:
+                raise
+            return survivor
+        except StoreError as error:
+            question.error = error
             raise
         finally:
-            if self._asking.get(question) is answered:
-                del self._asking[question]
-            answered.set()
-        if self._changes.get(parent.number, 0) != changes or parent.unlinked:
-            return None if not parent.unlinked else self._gone(key)
+            asking.remove(question)
+            if not asking:
+                self._asking.pop((parent.number, name), None)
+            question.answered.set()
+        if question.void or parent.unlinked:
+            return None
         return self.absorb(parent, name, found, trio.current_time() + self._settings.metadata_ttl)
 
     async def refresh(self, inode: Inode) -> None:
@@ -170,9 +203,10 @@ class Namespace:
             if inode.handles:
                 return
             raise
-        if now_there is not inode and not inode.handles:
+        if now_there is not inode:
             self._table.collect(now_there)
-            raise NotFound("another file has the name now", key=inode.key)
+            if not inode.handles:
+                raise NotFound("another file has the name now", key=now_there.key)
 
     async def _refresh_root(self, root: Inode) -> None:
         if trio.current_time() < root.expires:
@@ -187,7 +221,9 @@ class Namespace:
         """Take over what the store said of a name, and return its inode."""
         kind = _kind_of(found)
         inode = parent.children.get(name)
-        if inode is not None and (inode.dirty or (inode.kept and kind is not Kind.DIRECTORY)):
+        if inode is not None and (
+            inode.dirty or (inode.is_dir and kind is not Kind.DIRECTORY and inode.lives_here)
+        ):
             return inode
         if inode is None or inode.kind is not kind:
             inode = self._table.add(parent, name, kind)
@@ -228,16 +264,29 @@ class Namespace:
         assert found.object is not None
         return found.object
 
-    def _vanished(self, parent: Inode, name: str) -> None:
-        """Take note that a name is not in the store."""
+    def _vanished(self, parent: Inode, name: str) -> Inode | None:
+        """Take note that a name is not in the store; return what has it here all the same."""
+        if parent.unlinked:
+            return None
         child = parent.children.get(name)
-        if child is not None and not (child.dirty or child.kept):
+        if child is not None and child.lives_here:
+            child.kept = child.is_dir  # what is below it is to come
+            return child
+        if child is not None and child.staged is None:  # else its writer must learn of it at close
             self._table.detach(child)
         self._negative[parent.number, name] = trio.current_time() + self._settings.metadata_ttl
         if len(self._negative) > _MOST_NEGATIVE:
             self._negative.popitem(last=False)
+        return None
 
-    def _gone(self, key: str) -> Inode:
+    def absent_for(self, parent: Inode, name: str) -> float:
+        """Return for how many seconds it may be told that a name is not there."""
+        listing = self.fresh_listing(parent)
+        expires = listing.expires if listing is not None and name not in listing.entries else 0.0
+        expires = max(expires, self._negative.get((parent.number, name), 0.0))
+        return max(0.0, expires - trio.current_time())
+
+    def _gone(self, key: str) -> NoReturn:
         raise NotFound("its directory was removed", key=key)
 
     # -- what changes here ---------------------------------------------------------------------
@@ -248,11 +297,23 @@ class Namespace:
         self._listings.pop(parent.number, None)
         for name in names:
             self._negative.pop((parent.number, name), None)
+            for question in self._asking.get((parent.number, name), ()):
+                question.void = True
         parent.expires = 0.0
         if not self._store.capabilities.posix:
             parent.mtime_ns = parent.ctime_ns = time.time_ns()
 
-    def forgotten(self, number: int) -> None:
+    def moved(self, directory: Inode) -> None:
+        """Take note that everything in a directory has another key now: older answers are void."""
+        self._changes[directory.number] = self._changes.get(directory.number, 0) + 1
+        self._listings.pop(directory.number, None)
+        directory.expires = 0.0
+        for (number, _), questions in self._asking.items():
+            if number == directory.number:
+                for question in questions:
+                    question.void = True
+
+    def _forgotten(self, number: int) -> None:
         """Drop what is kept for a directory that has no inode any more."""
         self._listings.pop(number, None)
         self._changes.pop(number, None)
@@ -295,7 +356,7 @@ class Namespace:
 
     async def is_empty(self, directory: Inode) -> bool:
         """Tell whether a directory holds nothing, in the store and here."""
-        if any(child.dirty or child.kept for child in directory.children.values()):
+        if any(child.lives_here for child in directory.children.values()):
             return False
         prefix = directory.key
         with deadline(self._settings.read_timeout, prefix):
@@ -312,10 +373,9 @@ class Namespace:
         return reason is None
 
     def _report(self, key: str, what: str) -> None:
-        if key in self._reported:
+        if key in self._reported or len(self._reported) >= _MOST_REPORTED:
             return
-        if len(self._reported) < _MOST_REPORTED:
-            self._reported.add(key)
+        self._reported.add(key)
         log.warning("key %r %s", key, what)
 
 

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TypeVar
 
 import trio
@@ -132,6 +132,7 @@ class Tree:
             else:
                 meta = await self._within_deadline(key, self._copy_if_absent(source.key, key))
             self._c.namespace.changed(parent, name)
+            self._files.no_longer_kept(parent)
             return self._c.namespace.absorb(parent, name, meta, self._soon())
 
     async def _copy_if_absent(self, source: str, target: str) -> ObjectMeta:
@@ -146,27 +147,33 @@ class Tree:
         """Remove a file; whoever has it open goes on reading and writing it."""
         async with self._c.shape.shared(), parent.changes:
             inode = await self._c.namespace.child(parent, name)
-            if inode.is_dir:
-                raise os_error(errno.EISDIR)
-            async with inode.lock:
-                await self._remove_object(inode)
-            self._detach(inode)
-            self._keep_dir(parent)
+            try:
+                if inode.is_dir:
+                    raise os_error(errno.EISDIR)
+                async with inode.lock:
+                    await self._remove_object(inode)
+                self._detach(inode)
+                self._keep_dir(parent)
+            finally:
+                self._c.table.collect(inode)
 
     async def remove_dir(self, parent: Inode, name: str) -> None:
         """Remove an empty directory; ENOTEMPTY for any other."""
         async with self._c.shape.shared(), parent.changes:
             inode = await self._c.namespace.child(parent, name)
-            if not inode.is_dir:
-                raise os_error(errno.ENOTDIR)
-            async with inode.changes:
-                await self._remove_empty_dir(inode)
-            self._detach(inode)
-            self._keep_dir(parent)
+            try:
+                if not inode.is_dir:
+                    raise os_error(errno.ENOTDIR)
+                async with inode.changes:
+                    await self._remove_empty_dir(inode)
+                self._detach(inode)
+                self._keep_dir(parent)
+            finally:
+                self._c.table.collect(inode)
 
     async def _remove_empty_dir(self, inode: Inode) -> None:
         self._check_writable(inode.key)
-        if any(child.dirty or child.kept for child in inode.children.values()):
+        if any(child.lives_here for child in inode.children.values()):
             raise os_error(errno.ENOTEMPTY)
         if self._c.store.capabilities.directories:
             await self._within_deadline(inode.key, self._c.store.remove_dir(inode.key))
@@ -193,8 +200,10 @@ class Tree:
 
     def _keep_dir(self, directory: Inode) -> None:
         """Let a directory live on after its last key went, where the store would drop it."""
-        if not self._c.store.capabilities.directories:
-            directory.kept = True
+        node: Inode | None = directory
+        while node is not None and not self._c.store.capabilities.directories:
+            node.kept = True
+            node = node.parent
 
     # -- renaming ------------------------------------------------------------------------------
 
@@ -207,16 +216,21 @@ class Tree:
         if flags & RENAME_EXCHANGE and not self._c.store.capabilities.posix:
             raise os_error(errno.EINVAL)
         self._check_name(new_name)
-        moves_dir = (await self._c.namespace.child(old_parent, old_name)).is_dir
-        exclusive = moves_dir or bool(flags & RENAME_EXCHANGE)
         async with AsyncExitStack() as stack:
+            moved = await self._c.namespace.child(old_parent, old_name)
+            stack.callback(self._c.table.collect, moved)
+            exclusive = moved.is_dir or bool(flags & RENAME_EXCHANGE)
             shape = self._c.shape
             await stack.enter_async_context(shape.alone() if exclusive else shape.shared())
-            for directory in sorted({old_parent, new_parent}, key=lambda inode: inode.number):
+            for directory in sorted({old_parent, new_parent}, key=lambda inode: (inode.depth, inode.number)):
                 await stack.enter_async_context(directory.changes)
             source = await self._c.namespace.child(old_parent, old_name)
+            stack.callback(self._c.table.collect, source)
             self._check_writable(source.key)
             target = await self._existing(new_parent, new_name)
+            stack.callback(self._c.table.collect, target)
+            if new_parent.unlinked:
+                raise os_error(errno.ENOENT)
             if target is source:
                 return
             if source.is_dir and not exclusive:
@@ -227,10 +241,18 @@ class Tree:
                 await self._exchange(source, target)
                 return
             self._check_replaceable(source, target, new_parent)
-            if source.is_dir:
-                await self._rename_dir(source, target, new_parent, new_name)
-            else:
-                await self._rename_file(source, target, new_parent, new_name)
+            move = self._rename_dir if source.is_dir else self._rename_file
+            try:
+                await move(source, target, new_parent, new_name)
+            except OSError:
+                raise
+            except BaseException:
+                # How far it came is not known: ask the store for everything afresh.
+                self._doubt(source)
+                self._doubt(target)
+                self._c.namespace.changed(old_parent, old_name)
+                self._c.namespace.changed(new_parent, new_name)
+                raise
 
     def _check_replaceable(self, source: Inode, target: Inode | None, new_parent: Inode) -> None:
         if source.is_dir and new_parent.is_below(source):
@@ -257,12 +279,18 @@ class Tree:
                 # One put, under the new name; the old name's object, if there is one, goes.
                 stored_before = source.meta is not None
                 moved = await self._files.store_as(source, new_key, target.meta if target else None)
+                self._rehang(source, new_parent, new_name)
+                self._files.no_longer_kept(new_parent)
+                await self._rebase(source, moved)
                 if stored_before:
-                    await self._within_deadline(old_key, store.delete(old_key))
+                    with suppress(NotFound):
+                        await self._within_deadline(old_key, store.delete(old_key))
             else:
                 moved = await self._within_deadline(new_key, self._move_object(old_key, new_key))
-            self._rehang(source, new_parent, new_name)
-            await self._rebase(source, moved)
+                self._rehang(source, new_parent, new_name)
+                self._files.no_longer_kept(new_parent)
+                await self._rebase(source, moved)
+        self._files.settle(source)
 
     async def _move_object(self, source: str, target: str) -> ObjectMeta:
         """Move one object, in one step where the store can, else by copy and delete."""
@@ -283,7 +311,7 @@ class Tree:
         store = self._c.store
         old_key, new_key = source.key, join(new_parent.key, new_name)
         if target is not None:
-            if any(child.dirty or child.kept for child in target.children.values()):
+            if any(child.lives_here for child in target.children.values()):
                 raise os_error(errno.ENOTEMPTY)
             if not store.capabilities.directories and not await self._c.namespace.is_empty(target):
                 raise os_error(errno.ENOTEMPTY)
@@ -294,6 +322,8 @@ class Tree:
             moved = await self._move_prefix(old_key, new_key)
             source.kept = True
         self._rehang(source, new_parent, new_name)
+        if moved:
+            self._files.no_longer_kept(source)
         await self._rebase_below(source, moved)
 
     async def _move_prefix(self, source: str, target: str) -> dict[str, ObjectMeta]:
@@ -303,10 +333,13 @@ class Tree:
         """
         store = self._c.store
         keys: list[str] = []
-        with deadline(self._c.settings.read_timeout, source):
-            async with aclosing(store.list_all(source)) as pages:
-                async for page in pages:
-                    keys += [meta.key for meta in page.objects]
+        async with aclosing(store.list_all(source)) as pages:
+            while True:
+                with deadline(self._c.settings.read_timeout, source):
+                    page = await anext(pages, None)
+                if page is None:
+                    break
+                keys += [meta.key for meta in page.objects]
         moved: dict[str, ObjectMeta] = {}
 
         async def copy(key: str) -> None:
@@ -342,6 +375,16 @@ class Tree:
         for child in list(inode.children.values()):
             await self._flush_below(child)
 
+    def _doubt(self, inode: Inode | None) -> None:
+        """Believe nothing any more that the store said of an inode and what is below it."""
+        if inode is None:
+            return
+        inode.expires = 0.0
+        if inode.is_dir:
+            self._c.namespace.moved(inode)
+        for child in inode.children.values():
+            self._doubt(child)
+
     def _rehang(self, inode: Inode, parent: Inode, name: str) -> None:
         before, old_name = inode.parent, inode.name
         assert before is not None
@@ -360,7 +403,7 @@ class Tree:
         self._c.namespace.remember_attributes(inode)
         inode.expires = self._soon()
         if not self._c.store.capabilities.snapshot_reads:
-            for handle in inode.handles:
+            for handle in list(inode.handles):
                 if handle.reader is not None:
                     reader, handle.reader = handle.reader, None
                     await reader.aclose()
@@ -377,7 +420,7 @@ class Tree:
                 meta = _with_key(child.meta, child.key)
             if meta is not None:
                 await self._rebase(child, meta)
-        directory.expires = 0.0
+        self._c.namespace.moved(directory)
 
     # -- shared --------------------------------------------------------------------------------
 
@@ -393,7 +436,11 @@ class Tree:
         if parent.unlinked:
             raise os_error(errno.ENOENT)
         self._check_writable(join(parent.key, name))
-        if await self._existing(parent, name) is not None:
+        taken = await self._existing(parent, name)
+        if parent.unlinked:
+            raise os_error(errno.ENOENT)
+        if taken is not None:
+            self._c.table.collect(taken)
             raise os_error(errno.EEXIST)
 
     def _check_name(self, name: str) -> None:
@@ -418,7 +465,11 @@ class Tree:
         """Take note that the store made something that is owned by whoever asked for it."""
         self._c.namespace.changed(parent, name)
         inode = self._c.namespace.absorb(parent, name, meta, self._soon())
-        await self._give(inode, owner)
+        try:
+            await self._give(inode, owner)
+        except BaseException:
+            self._c.table.collect(inode)
+            raise
         return inode
 
     def _own(self, inode: Inode, owner: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 
 from stores.base import Store
-from stores.errors import NotFound, ReadOnly, StoreError
+from stores.errors import NotFound, ReadOnly, StoreError, Unavailable
 from stores.keys import MAX_NAME_BYTES, join, unusable_name
 from stores.meta import AttributeChange, Usage
 from zarrmount.attributes import Attributes, attributes_of
@@ -128,6 +128,11 @@ class Vfs:
             return self._c.settings.metadata_ttl
         return max(0.0, inode.expires - trio.current_time())
 
+    def absence(self, parent: int, name: str) -> float:
+        """Return for how many seconds the kernel may tell that a name is not there."""
+        directory = self._c.table.find(parent)
+        return self._c.namespace.absent_for(directory, name) if directory is not None else 0.0
+
     def remember(self, inode: Inode) -> Inode:
         """Count one more reference that the kernel holds."""
         inode.lookups += 1
@@ -139,8 +144,6 @@ class Vfs:
             inode = self._c.table.find(number)
             if inode is not None:
                 self._c.table.forget(inode, count)
-                if self._c.table.find(number) is None:
-                    self._c.namespace.forgotten(number)
 
     async def lookup(self, parent: int, name: str) -> Inode:
         """Return the inode of a name.
@@ -311,7 +314,10 @@ class Vfs:
         fresh = known is not None and (known.dirty or trio.current_time() < known.expires)
         if known is not None and (fresh or self._c.store.listings_are_hints):
             return known
-        return self._c.namespace.absorb(handle.inode, name, found, handle.stream.expires)
+        if handle.stream.is_current:
+            return self._c.namespace.absorb(handle.inode, name, found, handle.stream.expires)
+        # Something came or went here since: what the listing said of it may be history.
+        return known or self._c.namespace.absorb(handle.inode, name, found, 0.0)
 
     def drop_entry(self, inode: Inode) -> None:
         """Take note that the kernel did not take an entry's inode."""
@@ -356,6 +362,8 @@ class Vfs:
                 await self.files.flush(inode)
             except StoreError as error:
                 failed[inode.key] = error
+            except OSError as error:
+                failed[inode.key] = Unavailable(f"what was written cannot be read: {error}", key=inode.key)
             else:
                 self.files.drop_clean(inode)
                 self._c.table.collect(inode)
@@ -370,14 +378,21 @@ class Vfs:
         return [(inode.key, inode.size) for inode in self._c.table.dirty()]
 
     async def rescue(self, directory: Path) -> dict[str, Path]:
-        """Save what is still dirty as plain files below `directory`; return where each key went."""
+        """Save what is still dirty as plain files below `directory`; return where each key went.
+
+        What cannot be saved either is told in the log, stays dirty, and hinders nothing else.
+        """
         saved: dict[str, Path] = {}
         for inode in self._c.table.dirty():
             assert inode.staged is not None
             path = directory / inode.key
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await inode.staged.save(path)
-            saved[inode.key] = path
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                await inode.staged.save(path)
+            except OSError as error:
+                log.error("%r could not be saved in %s and is lost: %s", inode.key, path, error)
+            else:
+                saved[inode.key] = path
         return saved
 
     def check_invariants(self) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 __all__ = ["Catalog", "Changed", "Entry", "Extent"]
+
+_MANY = 1000
+"""So many changes at once cost less by sorting all keys anew."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,17 +59,25 @@ class Catalog:
         with self._lock:
             return list(self._entries.items())
 
-    def apply(self, changes: Iterable[tuple[str, Entry | None]]) -> None:
+    def apply(self, changes: Sequence[tuple[str, Entry | None]]) -> None:
         """Set keys, or remove those whose entry is None, in one step."""
         with self._lock:
             for key, entry in changes:
+                if len(changes) < _MANY:
+                    self._order(key, entry)
                 if entry is None:
-                    if self._entries.pop(key, None) is not None:
-                        del self._keys[bisect.bisect_left(self._keys, key)]
+                    self._entries.pop(key, None)
                 else:
-                    if key not in self._entries:
-                        bisect.insort(self._keys, key)
                     self._entries[key] = entry
+            if len(changes) >= _MANY:
+                self._keys = sorted(self._entries)
+
+    def _order(self, key: str, entry: Entry | None) -> None:
+        """Insert or remove a key among the sorted ones, before `_entries` is changed."""
+        if entry is None and key in self._entries:
+            del self._keys[bisect.bisect_left(self._keys, key)]
+        elif entry is not None and key not in self._entries:
+            bisect.insort(self._keys, key)
 
     def has_below(self, prefix: str) -> bool:
         """Whether there is anything below `prefix`, or an entry for it as a directory."""

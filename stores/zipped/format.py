@@ -8,6 +8,7 @@ a member over to another archive without compressing it anew; and it changes arc
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 import time
 import zlib
@@ -93,9 +94,12 @@ class End:
     comment: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Member:
-    """One record of the central directory, with zip64 fields put in their places."""
+    """One record of the central directory, with zip64 fields put in their places.
+
+    It is not to be changed; that it is not frozen makes a million of them three times as fast.
+    """
 
     name: bytes
     made_by: int
@@ -116,7 +120,7 @@ class Member:
     @property
     def mtime_ns(self) -> int | None:
         """Last modification: from the NTFS field, the Unix field or, as local time, the DOS field."""
-        fields = dict(_fields(self.extra))
+        fields = dict(_fields(self.extra)) if self.extra else {}
         ntfs, unix = fields.get(_NTFS, b""), fields.get(_UNIX_TIME, b"")
         if len(ntfs) >= 32 and ntfs[4:8] == b"\x01\x00\x18\x00":
             filetime: int = struct.unpack_from("<Q", ntfs, 8)[0]
@@ -125,16 +129,7 @@ class Member:
         if len(unix) >= 5 and unix[0] & 1:
             seconds: int = struct.unpack_from("<l", unix, 1)[0]
             return seconds * 1_000_000_000
-        day, month = self.dos_date & 31, self.dos_date >> 5 & 15
-        clock = (self.dos_time >> 11, self.dos_time >> 5 & 63, (self.dos_time & 31) * 2)
-        if not day or not 1 <= month <= 12:
-            return None
-        try:
-            return (
-                int(time.mktime((1980 + (self.dos_date >> 9), month, day, *clock, 0, 0, -1))) * 1_000_000_000
-            )
-        except (OverflowError, ValueError):
-            return None
+        return _dos_time_ns(self.dos_date, self.dos_time)
 
     def renamed(self, name: str) -> Member:
         """Return the same member under another name."""
@@ -147,6 +142,19 @@ class Member:
         dos_date, dos_time = dos_stamp(tick)
         extra = _without(self.extra, _NTFS, _UNIX_TIME) + time_extra(tick, central=True)
         return dataclasses.replace(self, dos_date=dos_date, dos_time=dos_time, extra=extra)
+
+
+@functools.lru_cache(1 << 12)
+def _dos_time_ns(dos_date: int, dos_time: int) -> int | None:
+    day, month = dos_date & 31, dos_date >> 5 & 15
+    clock = (dos_time >> 11, dos_time >> 5 & 63, (dos_time & 31) * 2)
+    if not day or not 1 <= month <= 12:
+        return None
+    try:
+        seconds = time.mktime((1980 + (dos_date >> 9), month, day, *clock, 0, 0, -1))
+    except (OverflowError, ValueError):
+        return None
+    return int(seconds) * 1_000_000_000
 
 
 # -- extra fields ------------------------------------------------------------------------------

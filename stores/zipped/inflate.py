@@ -183,7 +183,10 @@ class Inflated:
         """Return ``[start, start + size)``."""
         if self._file is None:
             return bytes(self._data[start : start + size])
-        return await anyio.to_thread.run_sync(self._file.read, start, size)
+        try:
+            return await anyio.to_thread.run_sync(self._file.read, start, size)
+        except OSError as error:
+            raise from_os_error(error, "the decompressed member cannot be read") from error
 
 
 async def inflate(source: Source, start: int, member: Member, key: str) -> Inflated:

@@ -48,12 +48,16 @@ _ATTEMPTS = 100
 
 
 @contextlib.contextmanager
-def _told(path: Path, key: str | None = None) -> Iterator[None]:
+def _told(path: Path, key: str | None = None, *, is_open: bool = False) -> Iterator[None]:
     """Let only the store's errors out, about `key` or else the archive `path`."""
     try:
         yield
     except OSError as error:
-        raise from_os_error(error, "the archive cannot be used", key or str(path)) from error
+        told = from_os_error(error, "the archive cannot be used", key or str(path))
+        if is_open and isinstance(told, NotFound):
+            # what is missing is a file of ours, and not the key that was asked for
+            told = Unavailable(told.message, key=told.key, os_errno=told.os_errno)
+        raise told from error
     except StoreError as error:
         error.key = error.key or key or str(path)
         raise
@@ -203,8 +207,11 @@ class Session:
         self._new_path.replace(self._path)
         sync_directory(self._path.parent)
 
-    def _stat(self) -> tuple[int, int, int, int]:
-        found = self._path.stat()
+    def _stat(self) -> tuple[int, int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     # -- changing ------------------------------------------------------------------------------
@@ -212,7 +219,7 @@ class Session:
     @contextlib.contextmanager
     def changing(self, key: str | None = None) -> Iterator[Pending]:
         """Hold all others off, and tell errors as those of `key`; use `commit` inside."""
-        with self._mutex, _told(self._path, key):
+        with self._mutex, _told(self._path, key, is_open=True):
             if self._broken:
                 raise Unavailable("the archive was left half way through a merge: close it and open it again")
             yield self._pending
@@ -284,8 +291,8 @@ class Session:
             try:
                 if not self._broken:
                     self.merge()
-                    with _told(self._path):
+                    with _told(self._path, is_open=True):
                         self._pending.remove()
             finally:
-                with _told(self._path):
+                with _told(self._path, is_open=True):
                     self._lock.release()

@@ -353,6 +353,51 @@ class BrokenFile(io.BytesIO):
         return super().read(size)
 
 
+class UnreadableFile(io.BytesIO):
+    """Gives nothing."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(5, "the disk of the body failed")
+
+
+async def test_the_error_of_a_body_is_not_the_store_s() -> None:
+    store = ObjectStore(obstore.store.MemoryStore())
+    for size in (10, 40 << 20):
+        with pytest.raises(OSError, match="disk of the body"):
+            await store.put("a", UnreadableFile(bytes(size)))
+
+
+async def test_how_many_requests_a_call_costs() -> None:
+    """Each of the calls that a mount makes for every file is one request, a lookup two at once."""
+    asked = []
+
+    def serve(method: str, path: str, headers: dict[str, str]) -> bytes:
+        asked.append(f"{method} {'list' if 'list-type' in path else path}")
+        if "list-type" in path:
+            return reply(200, LISTING)
+        body = b"x" if method == "GET" else b""
+        return reply(200, body, ETag='"e"', Last_Modified="Sun, 22 Nov 2026 18:04:10 GMT")
+
+    with answering(serve) as endpoint:
+        store = s3("s3://b", endpoint)
+        for ask, cost in (
+            (store.open, ["GET list"]),
+            (store.open, []),
+            (lambda: store.head("k"), ["HEAD /b/k"]),
+            (lambda: store.get("k"), ["GET /b/k"]),
+            (lambda: store.get("k", if_version="e"), ["GET /b/k"]),
+            (lambda: store.put("k", b"x"), ["PUT /b/k"]),
+            (lambda: store.put("k", b"x", if_absent=True), ["PUT /b/k"]),
+            (lambda: store.put("k", b"x", if_version="e"), ["PUT /b/k"]),
+            (lambda: store.delete("k"), ["DELETE /b/k"]),
+            (lambda: store.lookup("k"), ["GET list", "HEAD /b/k"]),
+            (lambda: collect(store), ["GET list"]),
+        ):
+            asked.clear()
+            await ask()
+            assert sorted(asked) == cost
+
+
 @pytest.mark.parametrize("server", ["moto_server", "rados_gateway", "azurite_server"])
 async def test_files_that_go_in_parts(server: str, request: pytest.FixtureRequest) -> None:
     where = request.getfixturevalue(server)

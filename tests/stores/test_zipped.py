@@ -29,6 +29,7 @@ from stores.errors import (
     Unavailable,
     Unsupported,
 )
+from stores.local import LocalStore
 from stores.memory import MemoryStore
 from stores.meta import Capabilities
 from stores.testing import ReadOnlyStoreConformance, StoreConformance, collect
@@ -340,6 +341,16 @@ async def test_bombs(method, monkeypatch):
             assert peak < 8 << 20
 
 
+async def test_lzma_without_a_marker_at_its_end():
+    """Then the size alone tells where the data end."""
+    data = make_zip([("a", b"text " * 1000)], zipfile.ZIP_LZMA)
+    async with over(patched_directory(data, 8, bytes(2))) as store:
+        assert (await store.get("a"))[0] == b"text " * 1000
+    async with over(patched_directory(patched_directory(data, 8, bytes(2)), 24, b"\x05\0")) as store:
+        with pytest.raises(Corrupt, match="CRC"):
+            await store.get("a")
+
+
 async def test_zip64(tmp_path, monkeypatch):
     """With the limits made small, what is written has zip64 fields, and all programs read it."""
     path = tmp_path / "a.zip"
@@ -482,6 +493,16 @@ async def test_a_missing_archive(tmp_path):
 async def test_locations(tmp_path):
     assert ZipStore(tmp_path / "a.zip").location == str(tmp_path / "a.zip")
     assert ZipStore.over(MemoryStore(name="m"), "d/a.zip").location == "memory://m/d/a.zip"
+
+
+async def test_over_a_directory_on_disk(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.zip").write_bytes(make_zip([("x", b"x" * 1000)]))
+    store = ZipStore.over(LocalStore(tmp_path), "d/a.zip")
+    async with store:
+        assert await content(store) == {"x": b"x" * 1000}
+        assert await store.get_range("x", 990, 2000) == b"x" * 10
+    assert store.location == f"{tmp_path}/d/a.zip"
 
 
 # -- damage --------------------------------------------------------------------------------------

@@ -250,6 +250,33 @@ async def test_the_archive_is_changed_by_another_program(path):
     assert names(path.parent) == ["a.zip"]
 
 
+async def test_files_vanish_under_a_writer(path):
+    """It is never told as a key that is not there."""
+    store = ZipStore(path, "a")
+    await store.put("new", b"new")
+    moved = path.rename(path.with_name("moved.zip"))
+    with pytest.raises(Precondition, match="another program"):
+        await store.merge()
+    moved.rename(path)
+    pending(path).rename(path.with_name("moved"))
+    with pytest.raises(Unavailable):
+        await store.merge()
+    path.with_name("moved").rename(pending(path))
+    await store.aclose()
+    assert "new" in members(path)
+
+
+async def test_a_large_directory_moves(path):
+    async with ZipStore(path, "a") as store:
+        for number in range(700):
+            await store.put(f"many/{number}", b"%d" % number)
+        await store.rename_dir("many", "d/moved")
+        assert len((await collect(store, "d/moved")).objects) == 700
+        assert set((await collect(store)).prefixes) == {"d"}
+        assert (await store.get("d/moved/77"))[0] == b"77"
+    assert len(members(path)) == 703
+
+
 async def test_truncating_forgets_what_was_pending(path):
     store = ZipStore(path, "a")
     await store.put("new", b"new")
@@ -392,6 +419,12 @@ async def test_a_power_loss(path):
     await abandon(store)
     data = next(pending(path).glob("data.*"))
     data.write_bytes(data.read_bytes()[:1500] + bytes(500))
+    log = pending(path) / "log"
+    assert b"last" in log.read_bytes()
+    store = ZipStore(path, "a")
+    await store.open()
+    await abandon(store)
+    assert b"last" not in log.read_bytes()
     for mode in ("r", "a"):
         async with ZipStore(path, mode) as store:
             found = await content(store)
@@ -487,6 +520,8 @@ def run_and_kill(path, rng, seed, state):
     with process:
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith("\n"):
+                break  # killed while printing: a change not begun, or made and not acknowledged
             change = json.loads(line[2:])
             if line[0] == "?":
                 in_flight = change

@@ -4,17 +4,21 @@
 2. A large one comes in runs of blocks: as long as reads follow one another the
    runs double, so that a sequential reader soon pays few requests; a read
    elsewhere begins again with the blocks that it needs.
-3. A block that somebody is fetching already is waited for, not fetched twice.
+3. A block that somebody is fetching already is waited for, not fetched twice;
+   and if the store fails him it has failed whoever waits, who would otherwise
+   sit out one deadline after the other.
 4. Stores whose reads cost no network, and objects without a version, are read
    directly: the kernel caches their pages.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import trio
 
 from stores.base import ObjectReader
-from stores.errors import Unavailable
+from stores.errors import StoreError, Unavailable
 from stores.meta import ObjectMeta
 from zarrmount.cache.memory import BlockCache, BlockId
 from zarrmount.errors import deadline
@@ -26,6 +30,25 @@ WHOLE_OBJECT = 8 << 20
 """Objects up to this size are fetched whole."""
 MAX_RUN = 16
 """Most blocks fetched by one request of a sequential reader."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Flight:
+    """Blocks that are being fetched.
+
+    Attributes
+    ----------
+    landed : trio.Event
+        Set when it is over.
+    blocks : dict
+        What came, by index; empty if nothing did.
+    error : StoreError or None
+        Why nothing came; None, too, if whoever fetched was cancelled.
+    """
+
+    landed: trio.Event = dataclasses.field(default_factory=trio.Event)
+    blocks: dict[int, bytes] = dataclasses.field(default_factory=dict)
+    error: StoreError | None = None
 
 
 class ReaderPool:
@@ -45,7 +68,7 @@ class ReaderPool:
         self.cache = cache
         self.timeout = timeout
         self.direct = direct
-        self.in_flight: dict[BlockId, trio.Event] = {}
+        self.in_flight: dict[BlockId, Flight] = {}
 
     def reader(self, source: ObjectReader) -> Reader:
         """Return a reader of what `source` reads."""
@@ -112,33 +135,48 @@ class Reader:
             if data is not None:
                 blocks[index] = data
                 index += 1
-            elif (fetched_by_another := in_flight.get(self._id(index))) is not None:
-                await fetched_by_another.wait()
+            elif (flight := in_flight.get(self._id(index))) is not None:
+                await flight.landed.wait()
+                if flight.error is not None:
+                    raise flight.error
+                blocks |= {at: data for at, data in flight.blocks.items() if first <= at <= last}
             else:
-                blocks |= await self._fetch_run(index, last)
+                blocks |= await self._fetch_run(self._run_start(index), last)
         return blocks
 
     async def _fetch_run(self, first: int, last: int) -> dict[int, bytes]:
         """Fetch blocks from `first` on: what is needed to `last`, and what probably follows."""
         end = self._run_end(first, last)
-        done = trio.Event()
+        flight = Flight()
         ids = [self._id(index) for index in range(first, end)]
         for block in ids:
-            self._pool.in_flight[block] = done
+            self._pool.in_flight[block] = flight
         try:
             start = first * BLOCK_SIZE
             data = await self._fetch(start, min(end * BLOCK_SIZE, self.meta.size) - start)
-            blocks = {
+            flight.blocks = {
                 index: data[(index - first) * BLOCK_SIZE : (index - first + 1) * BLOCK_SIZE]
                 for index in range(first, end)
             }
-            for index, block_data in blocks.items():
+            for index, block_data in flight.blocks.items():
                 self._pool.cache.put(self._id(index), block_data)
-            return blocks
+            return flight.blocks
+        except StoreError as error:
+            flight.error = error
+            raise
         finally:
             for block in ids:
                 del self._pool.in_flight[block]
-            done.set()
+            flight.landed.set()
+
+    def _run_start(self, index: int) -> int:
+        """Return the first block worth fetching with `index`: what is missing of a small object."""
+        while self.meta.size <= WHOLE_OBJECT and index > 0:
+            block = self._id(index - 1)
+            if block in self._pool.in_flight or self._pool.cache.get(block) is not None:
+                break
+            index -= 1
+        return index
 
     def _run_end(self, first: int, last: int) -> int:
         """Return the block after the last one worth fetching with `first`."""

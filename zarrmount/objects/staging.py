@@ -83,6 +83,8 @@ class StagedObject:
         self.base: ObjectMeta | None = None
         self.modified = False
         self._turn = trio.Lock()
+        self._reading = 0
+        self._closed = False
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return the bytes ``[offset, offset + size)``, fewer only at the end."""
@@ -90,7 +92,12 @@ class StagedObject:
             return bytes(self._memory[offset : offset + size])
         spool = self._the_spool()
         size = max(0, min(size, self.size - offset))
-        return await _in_thread(_read_fully, spool.fileno(), offset, size)
+        self._reading += 1
+        try:
+            return await _in_thread(_read_fully, spool.fileno(), offset, size)
+        finally:
+            self._reading -= 1
+            self._close_if_idle()
 
     async def write(self, offset: int, data: bytes) -> None:
         """Write `data` at `offset`; the gap after the old end, if any, reads as zeros.
@@ -100,6 +107,8 @@ class StagedObject:
         OSError
             If the staging disk is full or broken: what was staged before is intact.
         """
+        if not data:
+            return
         end = offset + len(data)
         async with self._turn:
             await self._make_room(max(end, self.size))
@@ -107,7 +116,7 @@ class StagedObject:
                 self._grow(end)
                 self._memory[offset:end] = data
             else:
-                await _in_thread(_write_fully, self._the_spool().fileno(), offset, data)
+                await _in_thread(_write_or_trim, self._the_spool().fileno(), offset, data, self.size)
             self.size = max(self.size, end)
             self.modified = True
 
@@ -137,18 +146,26 @@ class StagedObject:
     async def save(self, path: Path) -> None:
         """Write the content to a new file of the caller's own, readable by the owner only."""
         body = await self.body()
-        await _in_thread(_save, path, body)
+        try:
+            await _in_thread(_save, path, body)
+        finally:
+            if not isinstance(body, (bytes, bytearray, memoryview)):
+                body.close()
 
     def close(self) -> None:
         """Drop the content."""
         if self._memory is not None:
             self._staging.in_memory -= len(self._memory)
             self._memory = bytearray()
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+        self._closed = True
+        self._close_if_idle()
         self.size = 0
         self.modified = False
+
+    def _close_if_idle(self) -> None:
+        if self._closed and not self._reading and self._spool is not None:  # else the last read closes it
+            self._spool.close()
+            self._spool = None
 
     def _grow(self, size: int) -> None:
         assert self._memory is not None
@@ -175,7 +192,7 @@ class StagedObject:
         self._spool, self._memory = spool, None
 
     def _the_spool(self) -> BinaryIO:
-        if self._spool is None:
+        if self._spool is None or self._closed:
             raise RuntimeError("the staged bytes were dropped")
         return self._spool
 
@@ -201,12 +218,21 @@ def _write_fully(fd: int, offset: int, data: bytes | bytearray) -> None:
         view = view[written:]
 
 
+def _write_or_trim(fd: int, offset: int, data: bytes, size: int) -> None:
+    """Write all of `data`, or leave the file `size` bytes long: what did not fit is no content."""
+    try:
+        _write_fully(fd, offset, data)
+    except BaseException:
+        if offset + len(data) > size:
+            os.ftruncate(fd, size)
+        raise
+
+
 def _save(path: Path, body: Body) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
         if isinstance(body, (bytes, bytearray, memoryview)):
             target.write(body)
         else:
-            with body:
-                shutil.copyfileobj(body, target)
+            shutil.copyfileobj(body, target)
         target.flush()
         os.fsync(target.fileno())

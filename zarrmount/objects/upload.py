@@ -5,7 +5,9 @@
    reported (ESTALE), unless the mount was told to overwrite.
 2. A request that failed on the way is tried again until the deadline.  It may
    have arrived all the same, and a conditional put then finds its own bytes in
-   the way: so before a conflict is reported the bytes are compared.
+   the way: so before a conflict is reported the bytes are compared.  (Not for a
+   file made with O_EXCL of which nothing was sent before: an equal one is then
+   somebody else's, who made it first.)
 3. On failure everything stays: the staged bytes, the inode's being dirty, and
    the error, which the next ``close`` or ``fsync`` meets again if it persists.
 """
@@ -63,7 +65,8 @@ class Uploader:
         body = await inode.staged.body()
         attributes = AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns)
         try:
-            return await self._put_until_stored(key, body, base, attributes, inode.exclusive)
+            sent = isinstance(inode.upload_error, Unavailable)
+            return await self._put_until_stored(key, body, base, attributes, inode.exclusive, sent=sent)
         except StoreError as error:
             if inode.upload_error is None or str(inode.upload_error) != str(error):
                 log.error("could not store %s; its bytes are kept and will be tried again", error)
@@ -74,16 +77,23 @@ class Uploader:
                 body.close()
 
     async def _put_until_stored(
-        self, key: str, body: Body, before: ObjectMeta | None, attributes: AttributeChange, exclusive: bool
+        self,
+        key: str,
+        body: Body,
+        before: ObjectMeta | None,
+        attributes: AttributeChange,
+        exclusive: bool,
+        *,
+        sent: bool,
     ) -> ObjectMeta:
         """Put until the store has it, or says no, or the time is over."""
         pause, last = _FIRST_PAUSE, None
         with trio.move_on_after(self._settings.write_timeout):
             while True:
                 try:
-                    return await self._put(key, body, before, attributes, exclusive)
+                    return await self._put(key, body, before, attributes, exclusive, sent=sent)
                 except Unavailable as error:
-                    last = error
+                    last, sent = error, True
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -93,7 +103,14 @@ class Uploader:
         ) from last
 
     async def _put(
-        self, key: str, body: Body, before: ObjectMeta | None, attributes: AttributeChange, exclusive: bool
+        self,
+        key: str,
+        body: Body,
+        before: ObjectMeta | None,
+        attributes: AttributeChange,
+        exclusive: bool,
+        *,
+        sent: bool,
     ) -> ObjectMeta:
         """Put once, on the strictest condition that the store can check."""
         version = before.version if before is not None else None
@@ -107,7 +124,7 @@ class Uploader:
             log.warning("the store refuses conditional puts: concurrent writers are not noticed")
             self._can_create_only = self._can_replace_only = False
         except (Precondition, AlreadyExists, NotFound) as error:
-            ours = await self._stored_already(key, body)
+            ours = await self._stored_already(key, body) if sent or not exclusive else None
             if ours is not None:
                 return ours
             if isinstance(error, AlreadyExists) and exclusive:

@@ -148,7 +148,9 @@ class HintedStore(Store):
                 continue
         start = len(path) + 1 if path else 0
         inside = path + "/" if path else ""
-        below = {known[start:].partition("/")[0] for known in self._nodes if known and known.startswith(inside)}
+        below = {
+            known[start:].partition("/")[0] for known in self._nodes if known and known.startswith(inside)
+        }
         return ListPage(tuple(documents), tuple(PrefixMeta(join(path, name)) for name in sorted(below)))
 
     async def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
