@@ -14,8 +14,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from stores._beneath import RENAME_EXCHANGE, Root, rename_at
-from stores._files import is_temporary, store_error
+from stores.local.beneath import RENAME_EXCHANGE, Root, rename_at
+from stores.local.files import is_temporary, store_error
 from stores.errors import (
     AlreadyExists,
     BadLocation,
@@ -322,7 +322,7 @@ async def test_a_full_disk(store, path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("stores._files.os.write", full)
+        patch.setattr("stores.local.files.os.write", full)
         with pytest.raises(NoSpace) as caught:
             await store.put("a", b"new")
     assert (caught.value.key, caught.value.os_errno) == ("a", errno.ENOSPC)
@@ -386,7 +386,7 @@ async def test_file_systems_without_renameat2(store, path, monkeypatch):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         rename_at(source_dir, source, target_dir, target, flags)
 
-    monkeypatch.setattr("stores._files.rename_at", old)
+    monkeypatch.setattr("stores.local.files.rename_at", old)
     meta = await store.put("a", b"x", if_absent=True)
     assert meta.posix.nlink == 1
     with pytest.raises(AlreadyExists):
@@ -403,7 +403,7 @@ async def test_file_systems_without_copy_file_range(store, monkeypatch, number):
     def refuse(*args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("stores._files.os.copy_file_range", refuse)
+    monkeypatch.setattr("stores.local.files.os.copy_file_range", refuse)
     await store.copy("a", "b")
     assert (await store.get("b"))[0] == data
 

@@ -2,7 +2,7 @@
 
 The view is that of an object store: keys and bytes, no directories, no modes.
 What each file system really does, which versions it tells and whether its puts
-are atomic, is said by the table of :mod:`stores.filesystem_kinds`, and the
+are atomic, is said by the table of :mod:`stores.filesystems.kinds`, and the
 capabilities of a store are those of its row.
 
 * Reads conditional on a version are one request on S3.  Elsewhere fsspec has no
@@ -35,8 +35,8 @@ from stores.errors import (
     Unavailable,
     Unsupported,
 )
-from stores.filesystem_calls import Calls, check_protocol, make_filesystem
-from stores.filesystem_files import (
+from stores.filesystems.calls import Calls, check_protocol, make_filesystem
+from stores.filesystems.files import (
     PARTIAL,
     Place,
     fresh_async,
@@ -46,7 +46,7 @@ from stores.filesystem_files import (
     remove,
     write,
 )
-from stores.filesystem_kinds import Kind, kind_of, mtime_of, plain, protocols_of, version_of
+from stores.filesystems.kinds import Kind, kind_of, mtime_of, plain, protocols_of, version_of
 from stores.keys import join
 from stores.meta import (
     AttributeChange,
@@ -281,7 +281,7 @@ class FsspecStore(Store):
     async def _s3_get(
         self, key: str, start: int | None, stop: int | None, if_version: str | None
     ) -> tuple[bytes, Info]:
-        from stores.filesystem_s3 import get_object
+        from stores.filesystems.s3 import get_object
 
         fs, _ = await self._calls.filesystem()
         path = await self._path(key)

@@ -16,7 +16,7 @@ import anyio
 from stores.bridge import Bridge, run_on_loop
 from stores.concurrency import LoopLimiter
 from stores.errors import BadLocation
-from stores.filesystem_kinds import kind_of, plain, protocols_of
+from stores.filesystems.kinds import kind_of, plain, protocols_of
 
 __all__ = ["Calls", "check_protocol", "make_filesystem"]
 

@@ -21,7 +21,9 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from obstore import exceptions as obstore_errors
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-from stores._obstore_names import (
+from stores.errors import BadLocation, InvalidKey
+from stores.keys import check_prefix
+from stores.objects.names import (
     ALIASES,
     BACKOFF,
     CLIENT,
@@ -33,8 +35,6 @@ from stores._obstore_names import (
     PREFIXES,
     RETRY,
 )
-from stores.errors import BadLocation, InvalidKey
-from stores.keys import check_prefix
 
 __all__ = ["AnyObstore", "Opened", "open_obstore"]
 

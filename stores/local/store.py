@@ -13,8 +13,11 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import anyio.to_thread
 
-from stores import _files as files
-from stores._beneath import (
+from stores.base import ObjectReader, Store
+from stores.errors import BadLocation, Denied, InvalidKey, NotFound, Precondition, Unavailable
+from stores.keys import check_prefix
+from stores.local import files
+from stores.local.beneath import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     Root,
@@ -22,9 +25,6 @@ from stores._beneath import (
     rename_at,
     sync_file_system,
 )
-from stores.base import ObjectReader, Store
-from stores.errors import BadLocation, Denied, InvalidKey, NotFound, Precondition, Unavailable
-from stores.keys import check_prefix
 from stores.meta import AttributeChange, Body, Capabilities, ListPage, Lookup, ObjectMeta, PrefixMeta, Usage
 
 __all__ = ["LocalStore"]

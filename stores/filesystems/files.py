@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from stores.filesystem_kinds import Kind
+from stores.filesystems.kinds import Kind
 
 __all__ = ["PARTIAL", "Place", "fresh_async", "fresh_sync", "read_async", "read_sync", "remove", "write"]
 

@@ -27,11 +27,6 @@ import anyio
 import anyio.to_thread
 import obstore
 
-from stores import _web
-from stores._obstore_bodies import BodyFailed, content_of, part_size
-from stores._obstore_errors import OBSTORE_ERRORS, Failure, translate
-from stores._obstore_options import open_obstore
-from stores._obstore_places import Place, without_path
 from stores.base import Store
 from stores.errors import (
     AlreadyExists,
@@ -54,6 +49,11 @@ from stores.meta import (
     ObjectMeta,
     PrefixMeta,
 )
+from stores.objects import web
+from stores.objects.bodies import BodyFailed, content_of, part_size
+from stores.objects.errors import OBSTORE_ERRORS, Failure, translate
+from stores.objects.options import open_obstore
+from stores.objects.places import Place, without_path
 
 __all__ = ["ObjectStore"]
 
@@ -208,10 +208,10 @@ class ObjectStore(Store):
             return
         if not (listed["objects"] or listed["common_prefixes"]):
             # To obstore a 404 is an empty listing, and for some servers it is how they say "no".
-            found = await self._ask_web(partial(_web.find_collection, self._obstore, self._prefix))
-            if found is _web.Found.NO_WEBDAV:
+            found = await self._ask_web(partial(web.find_collection, self._obstore, self._prefix))
+            if found is web.Found.NO_WEBDAV:
                 return
-            if found is _web.Found.NOTHING:
+            if found is web.Found.NOTHING:
                 raise NotFound(f"there is no such directory: {self.location}")
         self._state.kind = "webdav"
 
@@ -275,7 +275,7 @@ class ObjectStore(Store):
     async def _fetch(self, key: str, options: Any, then: Callable[[Any], Any] = lambda answer: answer) -> Any:
         def ask() -> Any:
             answer = obstore.get(self._obstore, self._path(key), options=options or None)
-            if self._is_web and _web.is_web_page(key, str(answer.attributes.get("Content-Type", ""))):
+            if self._is_web and web.is_web_page(key, str(answer.attributes.get("Content-Type", ""))):
                 raise NotFound("there is no such object: the server answers with a web page", key=key)
             return then(answer)
 
@@ -284,7 +284,7 @@ class ObjectStore(Store):
         except Denied as error:
             # Many web servers refuse to show a directory with the same 403.
             if self._is_web and await self._ask_web(
-                partial(_web.is_directory, self._obstore, self._path(key))
+                partial(web.is_directory, self._obstore, self._path(key))
             ):
                 raise NotFound("there is no such object: it is a directory", key=key) from error
             raise
@@ -328,8 +328,8 @@ class ObjectStore(Store):
             listed = await self._listed(prefix)
             if listed["objects"] or listed["common_prefixes"]:
                 return True
-            found = await self._ask_web(partial(_web.find_collection, self._obstore, self._path(prefix)))
-            return found is _web.Found.COLLECTION
+            found = await self._ask_web(partial(web.find_collection, self._obstore, self._path(prefix)))
+            return found is web.Found.COLLECTION
         return await self._next_page(self._stream(prefix), prefix) is not None
 
     async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:

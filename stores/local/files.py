@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stores._beneath import RENAME_NOREPLACE, Root, encode, file_handle, rename_at
 from stores.errors import (
     AlreadyExists,
     Denied,
@@ -31,6 +30,7 @@ from stores.errors import (
     Unsupported,
 )
 from stores.keys import join
+from stores.local.beneath import RENAME_NOREPLACE, Root, encode, file_handle, rename_at
 from stores.meta import AttributeChange, Body, ObjectMeta, PosixAttributes, PrefixMeta
 
 __all__ = [

@@ -210,7 +210,8 @@ def _nanoseconds(value: Any) -> int | None:
         value = _parsed(value)
     elif isinstance(value, (tuple, list)) and len(value) >= 6:  # of zip archives
         with suppress(ValueError):
-            return _nanoseconds(datetime(*value[:6], tzinfo=UTC))
+            year, month, day, hour, minute, second = value[:6]
+            return _nanoseconds(datetime(year, month, day, hour, minute, second, tzinfo=UTC))
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         delta = aware - datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,5 @@
+"""Everything that fsspec reaches."""
+
+from stores.filesystems.store import FsspecStore
+
+__all__ = ["FsspecStore"]
