@@ -21,8 +21,9 @@ from urllib.parse import unquote, urlsplit
 
 from stores.base import Store
 from stores.errors import BadLocation, Denied, NotFound
+from stores.urls import redact
 
-__all__ = ["Backend", "open_store", "redact"]
+__all__ = ["Backend", "open_store"]
 
 Backend = Literal["auto", "obstore", "fsspec"]
 """Which library reaches a URL that both can; ``auto`` takes obstore."""
@@ -32,8 +33,6 @@ _OWN_SCHEMES = ("file", "memory", "python")
 _ZIP_SUFFIXES = (".zip", ".ozx")
 _MAX_SIBLINGS = 2000  # looked at for a hint; a directory may hold a million
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_HALF_A_PASSWORD = re.compile(r"^[^:\[]+:(?![0-9]*$)")
-_AZURE_SCHEMES = ("az", "abfs", "abfss", "adl")
 
 
 def open_store(
@@ -97,31 +96,6 @@ def open_store(
         return _local(Path(os.fsdecode(location)), read_only, create)
     _refuse_options(chosen, "a store that is already made")
     return _from_object(location, read_only)
-
-
-def redact(url: str) -> str:
-    """Return `url` without what may be secret: user and password, query and fragment.
-
-    The container in ``abfs://container@account...`` is no secret and stays.
-    """
-    return "::".join(_redact_link(link) for link in url.split("::"))
-
-
-def _redact_link(link: str) -> str:
-    start, mark, rest = link.partition("://")
-    if not mark:
-        return link
-    rest, query, _ = rest.partition("?")
-    host = rest.partition("/")[0]
-    if "@" in host:
-        user, _, after = host.rpartition("@")
-        if not (start.lower() in _AZURE_SCHEMES and ":" not in user):
-            rest = after + rest[len(host) :]
-    elif _HALF_A_PASSWORD.search(host):  # it holds a slash: user:pass/word@host
-        rest = rest.rpartition("@")[2] if "@" in rest else host.partition(":")[0]
-    if start.lower() in ("http", "https"):
-        rest = rest.partition("#")[0]
-    return f"{start}://{rest}{'?...' if query else ''}"
 
 
 # -- objects ---------------------------------------------------------------------------------------

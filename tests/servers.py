@@ -210,7 +210,7 @@ osd objectstore = memstore
 osd class load list = *
 memstore device bytes = 4294967296
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw dns name = localhost
 debug rgw = 0
 """

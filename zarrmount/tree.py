@@ -397,16 +397,19 @@ class Tree:
         """Take note that a file's object is now `moved`: what was staged or open goes on from there."""
         if inode.staged is not None:
             inode.staged.base = moved
+        before = inode.meta.version if inode.meta is not None else None
         change = (inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns, inode.explicit_times)
         inode.meta = moved
         inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns, inode.explicit_times = change
         self._c.namespace.remember_attributes(inode)
         inode.expires = self._soon()
-        if not self._c.store.capabilities.snapshot_reads:
-            for handle in list(inode.handles):
-                if handle.reader is not None:
-                    reader, handle.reader = handle.reader, None
-                    await reader.aclose()
+        snapshots = self._c.store.capabilities.snapshot_reads
+        for handle in inode.handles:
+            reader = handle.reader
+            # The same bytes may have another version now: a writer must not build on the old one.
+            if reader is not None and (not snapshots or reader.meta.version == before != moved.version):
+                handle.reader = None
+                await reader.aclose()
 
     async def _rebase_below(self, directory: Inode, moved: dict[str, ObjectMeta]) -> None:
         """Take note that all below a directory has new keys."""

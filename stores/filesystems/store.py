@@ -57,8 +57,8 @@ from stores.meta import (
     PrefixMeta,
     read_body,
 )
-from stores.opening import redact
 from stores.translation import translate_error
+from stores.urls import redact
 
 __all__ = ["FsspecStore"]
 

@@ -13,7 +13,7 @@ import pytest
 from mount.child import in_child
 from mount.harness import is_mounted
 from mount.places import KINDS, Place, Site, open_site
-from servers import S3Server, radosgw
+from servers import S3Server, moto_s3
 
 _COUNTER = itertools.count()
 
@@ -51,7 +51,7 @@ def s3_server() -> Iterator[object]:
 
         @cache
         def start() -> S3Server:
-            return stack.enter_context(radosgw())
+            return stack.enter_context(moto_s3())
 
         yield start
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from zarrmount import registry
 
 DEADLINE = 60.0
 
@@ -142,7 +145,12 @@ def is_mounted(path: Path) -> bool:
 
 
 def clear(mountpoint: Path) -> None:
-    """Take a mount off by force, if it is still there."""
+    """Take a mount off by force, if it is still there, and its process with it."""
+    for mount in registry.all_running():
+        if mount.mountpoint == str(mountpoint):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(mount.pid, signal.SIGKILL)
+            registry.withdraw(mount.pid)
     for _ in range(3):
         if not is_mounted(mountpoint):
             return

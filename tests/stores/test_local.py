@@ -14,8 +14,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from stores.local.beneath import RENAME_EXCHANGE, Root, rename_at
-from stores.local.files import is_temporary, store_error
 from stores.errors import (
     AlreadyExists,
     BadLocation,
@@ -30,6 +28,8 @@ from stores.errors import (
     Unsupported,
 )
 from stores.local import LocalStore
+from stores.local.beneath import RENAME_EXCHANGE, Root, rename_at
+from stores.local.files import is_temporary, store_error
 from stores.meta import AttributeChange, Capabilities
 from stores.testing import StoreConformance, collect, each_raises
 

@@ -36,7 +36,7 @@ from stores import (
     ZipStore,
     open_store,
 )
-from stores.opening import redact
+from stores.urls import redact
 
 
 @pytest.fixture(autouse=True)
