@@ -15,7 +15,7 @@ import time
 
 import trio
 
-from stores.errors import NotFound, ReadOnly
+from stores.errors import NotFound, Precondition, ReadOnly
 from stores.meta import ObjectMeta
 from zarrmount.context import Context
 from zarrmount.errors import deadline, os_error
@@ -47,7 +47,8 @@ class Files:
         Raises
         ------
         OSError
-            EISDIR for a directory.
+            EISDIR for a directory; ESTALE for a file that was removed this moment, upon which the
+            kernel looks the name up again.
         ReadOnly
             For writing, on a read-only store.
         """
@@ -57,6 +58,10 @@ class Files:
         writable = access in (os.O_WRONLY, os.O_RDWR)
         if (writable or flags & os.O_TRUNC) and self._c.store.read_only:
             raise ReadOnly("the store is read-only", key=inode.key)
+        while inode.going is not None:
+            await inode.going.wait()
+        if inode.unlinked and inode.staged is None:
+            raise os_error(errno.ESTALE)
         handle = self._c.handles.add_file(
             inode, readable=access != os.O_WRONLY, writable=writable, append=bool(flags & os.O_APPEND)
         )
@@ -119,14 +124,24 @@ class Files:
     async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
         """Return the bytes ``[offset, offset + size)`` of an open file, fewer only at its end."""
         inode = handle.inode
-        if inode.staged is not None:
-            return await inode.staged.read(offset, size)
+        while inode.staged is None:
+            key, meta = inode.key, inode.meta
+            try:
+                return await self._read_stored(handle, offset, size)
+            except (NotFound, Precondition):
+                # Was it renamed, removed or stored anew here, while it was being read?
+                async with self._c.shape.shared(), inode.lock:
+                    if inode.staged is None and inode.key == key and inode.meta is meta:
+                        raise
+        return await inode.staged.read(offset, size)
+
+    async def _read_stored(self, handle: FileHandle, offset: int, size: int) -> bytes:
         reader = handle.reader
         if reader is None:
             async with self._c.shape.shared():
                 reader = await self._reader(handle)
-        if inode.staged is not None:  # it was written to while the reader was being opened
-            return await inode.staged.read(offset, size)
+        if handle.inode.staged is not None:  # it was written to while the reader was being opened
+            return await handle.inode.staged.read(offset, size)
         return await reader.read(offset, size)
 
     async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:

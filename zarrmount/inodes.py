@@ -82,6 +82,8 @@ class Inode:
         A directory that lives here although the store has no key below it.
     handles : set of FileHandle
         Open handles.
+    going : trio.Event or None
+        Set when a removal (or a replacement by a rename) that is under way has ended.
     lock : trio.Lock
         Held while staged bytes are made, changed in size, or uploaded.
     changes : trio.Lock
@@ -98,6 +100,7 @@ class Inode:
         "explicit_times",
         "expires",
         "gid",
+        "going",
         "handles",
         "kept",
         "kind",
@@ -135,6 +138,7 @@ class Inode:
         self.upload_error: BaseException | None = None
         self.handles: set[FileHandle] = set()
         self.pages_version: str | None = None
+        self.going: trio.Event | None = None
         self.lock = trio.Lock()
         self.changes = trio.Lock()
         # What the store cannot hold, or has not been told yet; None: as the store or the mount says.

@@ -11,8 +11,8 @@ import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from typing import TypeVar
 
 import trio
@@ -274,6 +274,7 @@ class Tree:
             for inode in sorted(locked, key=lambda inode: inode.number):
                 await stack.enter_async_context(inode.lock)
             if target is not None:
+                stack.enter_context(_going(target))
                 await self._files.outlive(target)
             if source.dirty:
                 # One put, under the new name; the old name's object, if there is one, goes.
@@ -495,6 +496,17 @@ class Tree:
     async def _within_deadline(self, key: str, call: Awaitable[Result]) -> Result:
         with deadline(self._c.settings.write_timeout, key):
             return await call
+
+
+@contextmanager
+def _going(inode: Inode) -> Iterator[None]:
+    """Let nobody open a file while it is being removed: what opens it too late would read nothing."""
+    inode.going = trio.Event()
+    try:
+        yield
+    finally:
+        inode.going.set()
+        inode.going = None
 
 
 def _inherits_group(inode: Inode) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 
 from stores.base import Store
-from stores.errors import NotFound, ReadOnly, StoreError, Unavailable
+from stores.errors import InvalidKey, NotFound, ReadOnly, StoreError, Unavailable
 from stores.keys import MAX_NAME_BYTES, join, unusable_name
 from stores.meta import AttributeChange, Usage
 from zarrmount.attributes import Attributes, attributes_of
@@ -161,7 +161,12 @@ class Vfs:
             if len(name.encode(errors="surrogateescape")) > MAX_NAME_BYTES:
                 raise os_error(errno.ENAMETOOLONG)
             raise NotFound("no key has such a name", key=join(directory.key, repr(name)))
-        return self.remember(await self._c.namespace.child(directory, name))
+        try:
+            return self.remember(await self._c.namespace.child(directory, name))
+        except InvalidKey as error:
+            if error.os_errno:
+                raise
+            raise NotFound("the store can have no such name", key=error.key) from error
 
     async def getattr(self, number: int) -> Inode:
         """Return an inode whose attributes are not older than the time to live."""

@@ -177,6 +177,10 @@ def denied(failure: Failure, key: str | None) -> Denied:
     return Denied(f"access denied{f' ({tells})' if tells else ''}: {advice}", key=key)
 
 
+class UnlistableKey(Corrupt):
+    """A listing of obstore's broke off at a key that is no path to it, such as ``a//b``."""
+
+
 def _by_class(error: BaseException, failure: Failure, key: str | None) -> StoreError | None:
     if isinstance(error, FileNotFoundError):
         return NotFound("there is no such object", key=key)
@@ -191,7 +195,7 @@ def _by_class(error: BaseException, failure: Failure, key: str | None) -> StoreE
     bad = _BAD_PATH.search(failure.text)
     if isinstance(error, obstore_errors.InvalidPathError):
         name = f" {bad[1] or bad[2]!r}" if bad else ""
-        return Corrupt(f"the store holds a key{name} that cannot be a path; rename or delete it", key=key)
+        return UnlistableKey(f"it holds a key{name} that is no path, and obstore cannot list it", key=key)
     if isinstance(error, ValueError):
         return InvalidKey("object stores cannot hold a key with such characters", key=key)
     return None

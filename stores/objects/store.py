@@ -51,9 +51,10 @@ from stores.meta import (
 )
 from stores.objects import web
 from stores.objects.bodies import BodyFailed, content_of, part_size
-from stores.objects.errors import OBSTORE_ERRORS, Failure, translate
+from stores.objects.errors import OBSTORE_ERRORS, Failure, UnlistableKey, translate
 from stores.objects.options import open_obstore
 from stores.objects.places import Place, without_path
+from stores.objects.spare import spare_lister
 
 __all__ = ["ObjectStore"]
 
@@ -89,6 +90,7 @@ class _State:
     opened: bool = False
     whole_answers: bool = False  # it ignores ranges
     bare_etags: bool = False  # it wants If-Match of a put without quotes
+    spare: Store | None = None  # lists what obstore cannot
 
 
 class ObjectStore(Store):
@@ -188,11 +190,19 @@ class ObjectStore(Store):
         else:
             try:
                 await self._call(lambda: next(self._stream(""), None), None, opening=True)
+            except UnlistableKey:
+                pass  # it answers; `_list_dir` lists it another way
             except NotFound as error:
                 raise NotFound(
                     f"there is no {self._place.bucket or 'such store'}: {self.location}"
                 ) from error
         self._state.opened = True
+
+    async def aclose(self) -> None:
+        """Close what lists the keys that obstore cannot; obstore's own connections need no closing."""
+        spare, self._state.spare = self._state.spare, None
+        if spare is not None:
+            await spare.aclose()
 
     async def _open_web(self) -> None:
         try:
@@ -330,12 +340,27 @@ class ObjectStore(Store):
                 return True
             found = await self._ask_web(partial(web.find_collection, self._obstore, self._path(prefix)))
             return found is web.Found.COLLECTION
-        return await self._next_page(self._stream(prefix), prefix) is not None
+        try:
+            return await self._next_page(self._stream(prefix), prefix) is not None
+        except UnlistableKey:
+            return True
+
+    def _spare(self, error: UnlistableKey) -> Store:
+        """Return the store that lists what obstore cannot (see `spare_lister`)."""
+        if self._state.spare is None:
+            self._state.spare = spare_lister(self._obstore, self._state.kind, self._prefix, error)
+        return self._state.spare
 
     async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         await self._ready()
         self._need("listable", prefix)
-        listed = await self._listed(prefix)
+        try:
+            listed = await self._listed(prefix)
+        except UnlistableKey as error:
+            async with aclosing(self._spare(error).list_dir(prefix)) as pages:
+                async for page in pages:
+                    yield page
+            return
         below = [PrefixMeta(key) for key in map(self._key, listed["common_prefixes"]) if key != prefix]
         for start in range(0, len(below), PAGE):
             yield ListPage(prefixes=tuple(below[start : start + PAGE]))
@@ -359,9 +384,14 @@ class ObjectStore(Store):
                             yield ListPage(objects=page.objects)
             return
         stream = self._stream(prefix)
-        while (listed := await self._next_page(stream, prefix)) is not None:
-            told = [self._meta(raw, self._key(raw["path"])) for raw in listed]
-            yield ListPage(objects=tuple([meta for meta in told if await self._is_object(meta, prefix)]))
+        try:
+            while (listed := await self._next_page(stream, prefix)) is not None:
+                told = [self._meta(raw, self._key(raw["path"])) for raw in listed]
+                yield ListPage(objects=tuple([meta for meta in told if await self._is_object(meta, prefix)]))
+        except UnlistableKey as error:
+            async with aclosing(self._spare(error).list_all(prefix)) as pages:
+                async for page in pages:
+                    yield page
 
     async def _is_object(self, meta: ObjectMeta, prefix: str) -> bool:
         """Whether a listed key is more than the marker of a directory (see `_list_dir`)."""

@@ -112,9 +112,7 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def mounted(
-    location: str | Path, directory: Path, *options: str, umount: bool = True
-) -> Iterator[Mounted]:
+def mounted(location: str | Path, directory: Path, *options: str, umount: bool = True) -> Iterator[Mounted]:
     """Mount a store below `directory`, and unmount it afterwards whatever happens.
 
     With `umount`, an end that does not store everything fails the test.
@@ -127,7 +125,9 @@ def mounted(
         "mount", location, mountpoint, "--log-file", log, *options, environment=variables, timeout=DEADLINE
     )
     if done.returncode != 0:
-        raise AssertionError(f"did not mount: {done.stdout}{done.stderr}\n{log.read_text() if log.exists() else ''}")
+        raise AssertionError(
+            f"did not mount: {done.stdout}{done.stderr}\n{log.read_text() if log.exists() else ''}"
+        )
     mount = Mounted(mountpoint, log, variables)
     try:
         yield mount

@@ -37,7 +37,10 @@ def test_ftruncate_of_an_open_file(place: Place, size: int) -> None:
 
 def test_truncate_by_name_while_it_is_open(place: Place) -> None:
     (place / "file").write_bytes(BYTES)
-    with open(place / "file", "r+b", buffering=0) as writer, open(place / "file", "rb", buffering=0) as reader:
+    with (
+        open(place / "file", "r+b", buffering=0) as writer,
+        open(place / "file", "rb", buffering=0) as reader,
+    ):
         assert reader.read(10) == BYTES[:10]
         os.truncate(place / "file", 20)
         assert os.fstat(reader.fileno()).st_size == 20

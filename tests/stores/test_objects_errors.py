@@ -20,7 +20,6 @@ from botocore.config import Config
 from stores.base import Store
 from stores.errors import (
     BadLocation,
-    Corrupt,
     Denied,
     InvalidKey,
     NoSpace,
@@ -446,15 +445,6 @@ async def test_markers_of_directories(rados_gateway: S3Server) -> None:
         found = await store.lookup(name)
         assert found.prefix is not None
         assert found.object is None
-
-
-async def test_keys_that_are_no_paths(moto_server: S3Server) -> None:
-    bucket = moto_server.create()
-    _client(moto_server).put_object(Bucket=bucket, Key="d/a//b", Body=b"x")
-    store = ObjectStore.from_url(f"s3://{bucket}", storage_options=moto_server.storage_options)
-    with pytest.raises(Corrupt, match="a//b") as caught:
-        await collect(store, recursive=True)
-    assert_readable(caught.value)
 
 
 # -- web servers ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class Bench:
 
     def python(self, code: str, *, timeout: float = DEADLINE, **values: Any) -> Any:
         """Run Python in the directory, in a process of its own; see `Mounted.python`."""
-        return self.mount.python("os.chdir(HERE)\n" + code, timeout=timeout, HERE=str(self.dir), **values)
+        code = "os.chdir(HERE)\n" + textwrap.dedent(code)
+        return self.mount.python(code, timeout=timeout, HERE=str(self.dir), **values)
 
     def _script(self, script: str, variables: dict[str, object]) -> str:
         assigned = (f"{name}={shlex.quote(str(value))}" for name, value in variables.items())

@@ -181,8 +181,8 @@ def test_git_commits_and_clones(bench: Bench, tree: Path, tmp_path: Path) -> Non
         "second\nfirst\n"
     )
     # The two names of a link have inode numbers of their own here, which git would not believe.
-    for how, clone in (("--no-hardlinks", bench.dir / "clone"), ("--local", tmp_path / "clone")):
-        bench.sh('git clone -q $how work "$clone"', how=how, clone=clone, timeout=120)
+    for how, clone in (("--no-hardlinks", bench.dir / "clone"), ("--quiet", tmp_path / "clone")):
+        bench.sh('git clone --quiet $how work "$clone"', how=how, clone=clone, timeout=120)
         bench.sh('diff -r -x .git -x "nothing in it" work "$clone"', clone=clone)
         assert bench.sh('git -C "$clone" status --porcelain', clone=clone) == ""
 

@@ -60,7 +60,9 @@ class Client:
     # -- files ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, path: str, flags: int = os.O_RDONLY, *, flush: bool = True) -> AsyncIterator[FileHandle]:
+    async def open(
+        self, path: str, flags: int = os.O_RDONLY, *, flush: bool = True
+    ) -> AsyncIterator[FileHandle]:
         """Open (O_CREAT creates), flush and release at the end."""
         async with self.opened(path, flags) as handle:
             try:
@@ -91,7 +93,7 @@ class Client:
             self.vfs.forget([(inode.number, 1)])
 
     async def write(self, path: str, data: bytes, offset: int = 0, flags: int = 0) -> None:
-        async with self.open(path, os.O_WRONLY | os.O_CREAT | (flags or os.O_TRUNC)) as handle:
+        async with self.open(path, flags or os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as handle:
             await self.vfs.files.write(handle, offset, data)
 
     async def read(self, path: str, offset: int = 0, size: int = 1 << 30) -> bytes:
@@ -163,7 +165,7 @@ class Client:
         assert len(self.c.handles) == 0
         assert self.c.staging.in_memory == 0
         assert not self.c.readers.in_flight
-        assert [inode for inode in self.c.table if not inode.kept] == []
+        assert [inode for inode in self.c.table if not inode.lives_here] == []
         numbers = {inode.number for inode in self.c.table}
         assert set(self.c.namespace._listings) <= numbers
         assert set(self.c.namespace._changes) <= numbers

@@ -49,9 +49,7 @@ async def test_every_call_ends(clock: MockClock, tmp_path: Path, name: str, prof
 
 @pytest.mark.parametrize("profile", [S3_LIKE, LOCAL_LIKE], ids=["s3", "local"])
 @pytest.mark.parametrize("name", WRITES)
-async def test_every_change_ends(
-    clock: MockClock, tmp_path: Path, name: str, profile: Capabilities
-) -> None:
+async def test_every_change_ends(clock: MockClock, tmp_path: Path, name: str, profile: Capabilities) -> None:
     store = FakeStore({"a": b"123", "d/b": b"1"}, profile)
     client = Client(store, tmp_path, metadata_ttl=0, read_timeout=10, write_timeout=20)
     for method in ("put", "copy", "delete", "rename", "rename_dir", "remove_dir", "make_dir"):

@@ -1,0 +1,56 @@
+"""The ``-o`` options."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies
+
+from stores.errors import BadLocation
+from zarrmount.mount_options import parse_mount_options
+
+
+def test_each_option_goes_where_it_belongs() -> None:
+    options = parse_mount_options(
+        [
+            "ro,allow_other,uid=1000",
+            "dir-mode=755,anon,storage_option.client_kwargs=x=y,endpoint_url=http://h:1",
+        ]
+    )
+    assert options.flags == {"ro"}
+    assert options.kernel == {"allow_other"}
+    assert options.values == {"uid": "1000", "dir_mode": "755", "endpoint_url": "http://h:1"}
+    assert options.storage == {"anon": "true", "client_kwargs": "x=y"}
+
+
+@pytest.mark.parametrize(
+    "text", ["defaults", "rw", "_netdev", "nofail", "x-systemd.automount", "comment=a", "", " ", ",,"]
+)
+def test_what_mount_uses_itself_is_ignored(text: str) -> None:
+    options = parse_mount_options([text])
+    assert not (options.flags or options.values or options.storage or options.kernel)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("alow_other", "did you mean allow_other"), ("uid", "needs a value"), ("ttl=3", "unknown")],
+)
+def test_an_unknown_option_is_named(text: str, hint: str) -> None:
+    with pytest.raises(BadLocation, match=hint) as caught:
+        parse_mount_options(["ro", text])
+    assert text.partition("=")[0] in str(caught.value)
+
+
+@given(strategies.lists(strategies.text()))
+def test_whatever_is_typed_is_read_or_refused(texts: list[str]) -> None:
+    try:
+        parse_mount_options(texts)
+    except BadLocation as error:
+        assert error.key
+
+
+@pytest.mark.parametrize("text", ["secret=hunter2", "storage_option.token=hunter2"])
+def test_secrets_are_not_in_messages(text: str) -> None:
+    parse_mount_options([text])
+    with pytest.raises(BadLocation) as caught:
+        parse_mount_options([text.replace("=", "x=").replace("storage_option", "storage")])
+    assert "hunter2" not in str(caught.value)
