@@ -14,7 +14,8 @@ from collections.abc import AsyncGenerator
 import trio
 
 from stores.base import Store
-from stores.meta import ListPage
+from stores.keys import join
+from stores.meta import ListPage, PrefixMeta
 from zarrmount.errors import deadline
 from zarrmount.inodes import Inode
 from zarrmount.namespace import LARGEST_LISTING, Found, Namespace
@@ -102,9 +103,9 @@ class DirStream:
             await self._start_over()
             raise
         entries = self._namespace.usable(page, self._prefix)
-        self._add(entries)
+        added = self._add(entries)
         if self._collected is not None:
-            self._collected.update(entries)
+            self._collected.update(added)
             if len(self._collected) > LARGEST_LISTING:
                 self._collected = None
 
@@ -116,11 +117,24 @@ class DirStream:
         self._changes = self._namespace.change_count(self._directory)
         self._started = trio.current_time()
 
-    def _add(self, entries: dict[str, Found]) -> None:
+    def _add(self, entries: dict[str, Found]) -> dict[str, Found]:
+        """Take in what one page says; return what of it is new, or a directory in place of a file."""
+        added: dict[str, Found] = {}
         for name, found in entries.items():
             if name not in self._names:
                 self._names.add(name)
                 self._entries.append((name, found))
+                added[name] = found
+                continue
+            position, known = next(
+                (i, told) for i, (other, told) in enumerate(self._entries) if other == name
+            )
+            if isinstance(found, PrefixMeta) != isinstance(known, PrefixMeta):
+                self._namespace.report_both(join(self._prefix, name))
+                if isinstance(found, PrefixMeta):
+                    self._entries[position] = (name, found)
+                    added[name] = found
+        return added
 
     def _finish(self) -> None:
         """Add what lives here only, and leave the listing for lookups to use."""

@@ -15,7 +15,7 @@ import time
 
 import trio
 
-from stores.errors import NotFound, Precondition, ReadOnly
+from stores.errors import NotFound, Precondition, ReadOnly, StoreError
 from stores.meta import ObjectMeta
 from zarrmount.context import Context
 from zarrmount.errors import deadline, os_error
@@ -91,8 +91,19 @@ class Files:
         )
 
     async def release(self, number: int) -> None:
-        """Let go of a handle.  Whatever could not be stored at its close stays dirty."""
-        await self._close(self._c.handles.file(number))
+        """Let go of a handle.  Whatever could not be stored at its close stays dirty.
+
+        Bytes that came after the last close, from a mapping that outlived it, are stored now.
+        """
+        handle = self._c.handles.file(number)
+        inode = handle.inode
+        try:
+            if handle.writable and inode.dirty and inode.upload_error is None:
+                await self.flush(inode)
+        except StoreError as error:
+            log.debug("nobody is left to hear that %s", error)  # it was logged where it happened
+        finally:
+            await self._close(handle)
 
     async def _close(self, handle: FileHandle) -> None:
         self._c.handles.remove_file(handle.number)

@@ -15,6 +15,7 @@ import enum
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -60,6 +61,8 @@ class Inode:
         Where it hangs; `parent` is None for the root and after it was unlinked.
     lookups : int
         References that the kernel holds.
+    pins : int
+        Calls that are at work on it; see `InodeTable.hold`.
     children : dict
         The live inodes below a directory, by name.
     meta : ObjectMeta or None
@@ -97,8 +100,8 @@ class Inode:
         "children",
         "ctime_ns",
         "exclusive",
-        "explicit_times",
         "expires",
+        "explicit_times",
         "gid",
         "going",
         "handles",
@@ -113,6 +116,7 @@ class Inode:
         "number",
         "pages_version",
         "parent",
+        "pins",
         "prefix",
         "staged",
         "uid",
@@ -126,6 +130,7 @@ class Inode:
         self.name = name
         self.kind = kind
         self.lookups = 0
+        self.pins = 0
         self.children: dict[str, Inode] = {}
         self.meta: ObjectMeta | None = None
         self.prefix: PrefixMeta | None = None
@@ -187,6 +192,15 @@ class Inode:
     def lives_here(self) -> bool:
         """Whether it, or anything below it, exists here and (yet) not in the store."""
         return self.dirty or self.kept or any(child.lives_here for child in self.children.values())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being done at this moment to it, or to what is below it.
+
+        What the store says of it then may be half of a change of our own.
+        """
+        locked = self.lock.locked() or self.changes.locked()
+        return locked or any(child.is_busy for child in self.children.values())
 
     @property
     def size(self) -> int:
@@ -300,6 +314,16 @@ class InodeTable:
         inode.lookups -= count
         self.collect(inode)
 
+    @contextmanager
+    def hold(self, inode: Inode) -> Iterator[Inode]:
+        """Keep an inode for the time of a call, whoever forgets it meanwhile."""
+        inode.pins += 1
+        try:
+            yield inode
+        finally:
+            inode.pins -= 1
+            self.collect(inode)
+
     def collect(self, inode: Inode | None) -> None:
         """Drop an inode that nothing holds, and then the directories above that held only it."""
         while inode is not None and inode.number != ROOT_INODE and not _is_held(inode):
@@ -338,7 +362,12 @@ class InodeTable:
 
 def _is_held(inode: Inode) -> bool:
     return bool(
-        inode.lookups or inode.handles or inode.children or inode.kept or (inode.dirty and not inode.unlinked)
+        inode.lookups
+        or inode.pins
+        or inode.handles
+        or inode.children
+        or inode.kept
+        or (inode.dirty and not inode.unlinked)
     )
 
 

@@ -250,6 +250,8 @@ class Mount:
                 "failed": {key: error.message for key, error in failed.items()},
             }
             return
+        if force:
+            self._impatient.set()  # whoever forces it does not wait for a store that fails to recover
         problem = await detach(self._mountpoint)
         if problem is not None and not force:
             yield {

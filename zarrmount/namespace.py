@@ -222,7 +222,7 @@ class Namespace:
         kind = _kind_of(found)
         inode = parent.children.get(name)
         if inode is not None and (
-            inode.dirty or (inode.is_dir and kind is not Kind.DIRECTORY and inode.lives_here)
+            inode.dirty or (inode.kind is not kind and (inode.lives_here or inode.is_busy))
         ):
             return inode
         if inode is None or inode.kind is not kind:
@@ -259,7 +259,7 @@ class Namespace:
     def _choose(self, found: Lookup, key: str) -> Found:
         if found.prefix is not None:
             if found.object is not None:
-                self._report(key, "is both an object and a prefix: the directory is shown")
+                self.report_both(key)
             return found.prefix
         assert found.object is not None
         return found.object
@@ -272,7 +272,10 @@ class Namespace:
         if child is not None and child.lives_here:
             child.kept = child.is_dir  # what is below it is to come
             return child
-        if child is not None and child.staged is None:  # else its writer must learn of it at close
+        if child is not None and child.is_busy:
+            if child.is_dir:
+                return child
+        elif child is not None and child.staged is None:  # else its writer must learn of it at close
             self._table.detach(child)
         self._negative[parent.number, name] = trio.current_time() + self._settings.metadata_ttl
         if len(self._negative) > _MOST_NEGATIVE:
@@ -349,7 +352,7 @@ class Namespace:
         for meta in page.objects:
             name = meta.key[start:]
             if name in entries:
-                self._report(meta.key, "is both an object and a prefix: the directory is shown")
+                self.report_both(meta.key)
             elif self._is_usable(name, meta.key):
                 entries[name] = meta
         return entries
@@ -371,6 +374,10 @@ class Namespace:
         if reason is not None:
             self._report(key, f"cannot be shown as a file: its name {reason}")
         return reason is None
+
+    def report_both(self, key: str) -> None:
+        """Tell, once, of a name that is both an object and a prefix."""
+        self._report(key, "is both an object and a prefix: the directory is shown")
 
     def _report(self, key: str, what: str) -> None:
         if key in self._reported or len(self._reported) >= _MOST_REPORTED:

@@ -39,14 +39,12 @@ class RunningMount:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still there."""
+        """Whether the process is still there; one that has ended and is not buried yet is not."""
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2]
+        except (FileNotFoundError, ProcessLookupError):
             return False
-        except PermissionError:
-            return True
-        return True
+        return after_name.split()[0] not in ("Z", "X")
 
 
 def own_directory() -> Path:

@@ -147,29 +147,26 @@ class Tree:
         """Remove a file; whoever has it open goes on reading and writing it."""
         async with self._c.shape.shared(), parent.changes:
             inode = await self._c.namespace.child(parent, name)
-            try:
+            with self._c.table.hold(inode):
                 if inode.is_dir:
                     raise os_error(errno.EISDIR)
                 async with inode.lock:
-                    await self._remove_object(inode)
-                self._detach(inode)
+                    with _going(inode):
+                        await self._remove_object(inode)
+                        self._detach(inode)
                 self._keep_dir(parent)
-            finally:
-                self._c.table.collect(inode)
 
     async def remove_dir(self, parent: Inode, name: str) -> None:
         """Remove an empty directory; ENOTEMPTY for any other."""
         async with self._c.shape.shared(), parent.changes:
             inode = await self._c.namespace.child(parent, name)
-            try:
+            with self._c.table.hold(inode):
                 if not inode.is_dir:
                     raise os_error(errno.ENOTDIR)
                 async with inode.changes:
                     await self._remove_empty_dir(inode)
                 self._detach(inode)
                 self._keep_dir(parent)
-            finally:
-                self._c.table.collect(inode)
 
     async def _remove_empty_dir(self, inode: Inode) -> None:
         self._check_writable(inode.key)
@@ -183,7 +180,7 @@ class Tree:
     async def _remove_object(self, inode: Inode) -> None:
         """Delete the object of an inode (its lock held), if the store has one."""
         self._check_writable(inode.key)
-        if inode.meta is None:
+        if inode.meta is None and not _maybe_stored(inode):
             return
         await self._files.outlive(inode)
         try:
@@ -218,17 +215,18 @@ class Tree:
         self._check_name(new_name)
         async with AsyncExitStack() as stack:
             moved = await self._c.namespace.child(old_parent, old_name)
-            stack.callback(self._c.table.collect, moved)
+            stack.enter_context(self._c.table.hold(moved))
             exclusive = moved.is_dir or bool(flags & RENAME_EXCHANGE)
             shape = self._c.shape
             await stack.enter_async_context(shape.alone() if exclusive else shape.shared())
             for directory in sorted({old_parent, new_parent}, key=lambda inode: (inode.depth, inode.number)):
                 await stack.enter_async_context(directory.changes)
             source = await self._c.namespace.child(old_parent, old_name)
-            stack.callback(self._c.table.collect, source)
+            stack.enter_context(self._c.table.hold(source))
             self._check_writable(source.key)
             target = await self._existing(new_parent, new_name)
-            stack.callback(self._c.table.collect, target)
+            if target is not None:
+                stack.enter_context(self._c.table.hold(target))
             if new_parent.unlinked:
                 raise os_error(errno.ENOENT)
             if target is source:
@@ -241,18 +239,28 @@ class Tree:
                 await self._exchange(source, target)
                 return
             self._check_replaceable(source, target, new_parent)
-            move = self._rename_dir if source.is_dir else self._rename_file
-            try:
-                await move(source, target, new_parent, new_name)
-            except OSError:
-                raise
-            except BaseException:
-                # How far it came is not known: ask the store for everything afresh.
-                self._doubt(source)
-                self._doubt(target)
-                self._c.namespace.changed(old_parent, old_name)
-                self._c.namespace.changed(new_parent, new_name)
-                raise
+            for inode in (source, target):
+                if inode is not None and inode.is_dir and inode is not old_parent:
+                    await stack.enter_async_context(inode.changes)
+            await self._move(source, target, new_parent, new_name)
+
+    async def _move(self, source: Inode, target: Inode | None, new_parent: Inode, new_name: str) -> None:
+        old_parent, old_name = source.parent, source.name
+        assert old_parent is not None
+        try:
+            if source.is_dir:
+                await self._rename_dir(source, target, new_parent, new_name)
+            else:
+                await self._rename_file(source, target, new_parent, new_name)
+        except OSError:
+            raise
+        except BaseException:
+            # How far it came is not known: ask the store for everything afresh.
+            self._doubt(source)
+            self._doubt(target)
+            self._c.namespace.changed(old_parent, old_name)
+            self._c.namespace.changed(new_parent, new_name)
+            raise
 
     def _check_replaceable(self, source: Inode, target: Inode | None, new_parent: Inode) -> None:
         if source.is_dir and new_parent.is_below(source):
@@ -278,7 +286,8 @@ class Tree:
                 await self._files.outlive(target)
             if source.dirty:
                 # One put, under the new name; the old name's object, if there is one, goes.
-                stored_before = source.meta is not None
+                stored_before = source.meta is not None or _maybe_stored(source)
+                _inherit_sent(source, target, new_key)
                 moved = await self._files.store_as(source, new_key, target.meta if target else None)
                 self._rehang(source, new_parent, new_name)
                 self._files.no_longer_kept(new_parent)
@@ -507,6 +516,19 @@ def _going(inode: Inode) -> Iterator[None]:
     finally:
         inode.going.set()
         inode.going = None
+
+
+def _maybe_stored(inode: Inode) -> bool:
+    """Tell whether the store may have bytes under the key of an inode without having said so."""
+    return inode.staged is not None and inode.key in inode.staged.sent
+
+
+def _inherit_sent(source: Inode, target: Inode | None, key: str) -> None:
+    """Let what a file that is replaced may have left under `key` be no conflict to what replaces it."""
+    if source.staged is not None and target is not None and target.staged is not None:
+        left = target.staged.sent.get(key)
+        if left:
+            source.staged.sent.setdefault(key, set()).update(left)
 
 
 def _inherits_group(inode: Inode) -> bool:

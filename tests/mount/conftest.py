@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from mount.child import in_child
 from mount.harness import is_mounted
 from mount.places import KINDS, Place, Site, open_site
@@ -61,7 +60,7 @@ def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3_server: object
 ) -> Iterator[Site]:
     """A store of one kind, mounted for all the tests of it."""
-    with open_site(request.param, tmp_path_factory.mktemp(request.param), s3_server) as opened:  # type: ignore[arg-type]
+    with open_site(request.param, tmp_path_factory.mktemp(request.param), s3_server) as opened:
         yield opened
 
 
@@ -72,6 +71,8 @@ def place(site: Site, request: pytest.FixtureRequest) -> Iterator[Place]:
     logged = len(site.mount.read_log()) if site.mount is not None else 0
     in_child(directory.mkdir)
     yield Place(site, directory)
+    if site.backdoor is not None:
+        site.backdoor.clear(directory.name)
     if site.mount is None:
         return
     assert is_mounted(site.root), site.mount.read_log()[logged:]

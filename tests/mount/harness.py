@@ -22,6 +22,7 @@ from typing import Any
 from zarrmount import registry
 
 DEADLINE = 60.0
+TESTS = Path(__file__).parent.parent
 
 
 class Mounted:
@@ -108,7 +109,12 @@ def environment(directory: Path) -> dict[str, str]:
     """Return an environment in which everything that zarrmount keeps is below `directory`."""
     state = directory / "state"
     state.mkdir(exist_ok=True)
-    return {**os.environ, "XDG_STATE_HOME": str(state), "XDG_RUNTIME_DIR": str(directory)}
+    return {
+        **os.environ,
+        "XDG_STATE_HOME": str(state),
+        "XDG_RUNTIME_DIR": str(directory),
+        "PYTHONPATH": f"{TESTS.parent}:{TESTS}",  # for `python:` locations that are made for tests
+    }
 
 
 @contextlib.contextmanager

@@ -39,6 +39,10 @@ class Traits:
         second of two creators with O_EXCL learns of the first at its close.
     sized : bool
         There is a limit to its size that ``statfs(2)`` can tell.  Elsewhere: a petabyte.
+    controls : bool
+        Names may hold control characters.  Elsewhere: making one is EINVAL, looking for it ENOENT.
+    slow : bool
+        Its server is so slow that tests of many files use fewer.
     """
 
     posix: bool = False
@@ -46,6 +50,8 @@ class Traits:
     shared: bool = False
     claims: bool = False
     sized: bool = False
+    controls: bool = True
+    slow: bool = False
 
 
 TRAITS = {
@@ -53,7 +59,7 @@ TRAITS = {
     "local": Traits(posix=True, exchange=True, shared=True, sized=True),
     "zip": Traits(sized=True),
     "memory": Traits(),
-    "s3": Traits(shared=True),
+    "s3": Traits(shared=True, controls=False, slow=True),
 }
 KINDS = tuple(TRAITS)
 MOUNTED = tuple(kind for kind in KINDS if kind != "plain")
@@ -73,6 +79,9 @@ class Backdoor:
     def keys(self, prefix: str) -> set[str]:
         """Return the keys below a prefix, without it."""
         raise NotImplementedError
+
+    def clear(self, prefix: str) -> None:
+        """Remove what is below a prefix, where a store would grow slow with it."""
 
 
 class LocalBackdoor(Backdoor):
@@ -121,10 +130,20 @@ class S3Backdoor(Backdoor):
         except client.exceptions.NoSuchKey:
             raise KeyError(key) from None
 
+    def remove(self, key: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{key}")
+
     def keys(self, prefix: str) -> set[str]:
         start = f"{self._prefix}{prefix}/" if prefix else self._prefix
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
         return {found["Key"][len(start) :] for page in pages for found in page.get("Contents", [])}
+
+    def clear(self, prefix: str) -> None:
+        # The server that the tests start looks at all keys of a bucket for each listing.
+        keys = sorted(f"{self._prefix}{prefix}/{name}" for name in self.keys(prefix))
+        for start in range(0, len(keys), 1000):
+            objects = [{"Key": key} for key in keys[start : start + 1000]]
+            self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects})
 
 
 @cache

@@ -8,7 +8,6 @@ import stat
 import time
 
 import pytest
-
 from mount.child import fails_with
 from mount.places import Place
 
@@ -19,7 +18,7 @@ RIGHTS = 0o7777
 
 def behind(place: Place, name: str) -> os.stat_result:
     """Return what the directory that is mounted says of a file."""
-    return os.stat(place.site.backdoor.root / place.prefix / name)  # type: ignore[union-attr]
+    return os.stat(place.site.backdoor.root / place.prefix / name)
 
 
 @pytest.mark.parametrize("what", ["file", "dir"])

@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 
 import pytest
-
 from mount.child import fails_with
 from mount.places import Place
 
@@ -154,11 +153,12 @@ def test_dot_and_dot_dot(place: Place) -> None:
 
 @pytest.mark.seconds(120)
 def test_three_thousand_entries(place: Place) -> None:
-    names = [f"entry-{number}" for number in range(MANY)]
+    many = 1200 if place.traits.slow else MANY  # the server's pages hold a thousand
+    names = [f"entry-{number}" for number in range(many)]
     fill(place, names)
     assert sorted(os.listdir(place.dir)) == sorted(names)
     with os.scandir(place.dir) as found:
-        assert sum(entry.is_file() and entry.stat().st_size == 0 for entry in found) == MANY
+        assert sum(entry.is_file() and entry.stat().st_size == 0 for entry in found) == many
     with fails_with(errno.ENOTEMPTY):
         place.dir.rmdir()
 

@@ -8,7 +8,6 @@ import stat
 from pathlib import Path
 
 import pytest
-
 from mount.child import fails_with
 from mount.places import Place
 

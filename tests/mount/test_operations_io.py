@@ -9,7 +9,6 @@ import mmap
 import os
 
 import pytest
-
 from mount.child import fails_with
 from mount.places import Place
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from mount.places import Place
 
 THREADS = 64
@@ -39,10 +39,11 @@ def test_a_large_file_comes_back_byte_for_byte(place: Place) -> None:
 
 @pytest.mark.seconds(120)
 def test_many_small_files(place: Place) -> None:
-    for number in range(500):
+    many = 100 if place.traits.slow else 500
+    for number in range(many):
         (place / f"file-{number}").write_bytes(b"%d" % number * 10)
-    assert len(os.listdir(place.dir)) == 500
-    for number in range(500):
+    assert len(os.listdir(place.dir)) == many
+    for number in range(many):
         assert (place / f"file-{number}").read_bytes() == b"%d" % number * 10
 
 
@@ -92,9 +93,13 @@ def test_threads_that_fight_for_the_same_names(place: Place) -> None:
             mine.write_bytes(bytes([number]) * 5000)
             mine.rename(name)
             try:
-                data = name.read_bytes()
-            except FileNotFoundError:
+                file = open(name, "rb", buffering=0)
+            except OSError as error:
+                # As on NFS: it was replaced again while the kernel looked it up anew.
+                assert error.errno in (errno.ENOENT, errno.ESTALE), error
                 continue
+            with file:
+                data = file.read()
             assert len(data) == 5000
             assert len(set(data)) == 1, "the bytes of two writers"
             try:

@@ -7,7 +7,6 @@ import os
 import stat
 
 import pytest
-
 from mount.child import fails_with
 from mount.places import Place
 

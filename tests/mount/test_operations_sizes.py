@@ -6,7 +6,6 @@ import errno
 import os
 
 import pytest
-
 from mount.child import fails_with
 from mount.places import Place
 

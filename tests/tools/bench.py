@@ -55,10 +55,10 @@ class Bench:
         assert done.returncode != 0, done.stdout
         return done.stdout + done.stderr
 
-    def python(self, code: str, *, timeout: float = DEADLINE, **values: Any) -> Any:
-        """Run Python in the directory, in a process of its own; see `Mounted.python`."""
-        code = "os.chdir(HERE)\n" + textwrap.dedent(code)
-        return self.mount.python(code, timeout=timeout, HERE=str(self.dir), **values)
+    def python(self, *code: str, timeout: float = DEADLINE, **values: Any) -> Any:
+        """Run pieces of Python in the directory, in one process of its own; see `Mounted.python`."""
+        program = "\n".join(map(textwrap.dedent, ("os.chdir(HERE)", *code)))
+        return self.mount.python(program, timeout=timeout, HERE=str(self.dir), **values)
 
     def _script(self, script: str, variables: dict[str, object]) -> str:
         assigned = (f"{name}={shlex.quote(str(value))}" for name, value in variables.items())

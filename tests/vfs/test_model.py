@@ -340,7 +340,7 @@ class Minimal(VfsMachine):
 
 
 _SETTINGS = settings(
-    max_examples=int(os.environ.get("VFS_MODEL_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("VFS_MODEL_EXAMPLES", "100")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

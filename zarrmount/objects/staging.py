@@ -59,7 +59,7 @@ class Staging:
             As the disk says (ENOSPC, EACCES, ...).
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cast(BinaryIO, tempfile.TemporaryFile(dir=self.directory, prefix="staged-", buffering=0))
+        return cast("BinaryIO", tempfile.TemporaryFile(dir=self.directory, prefix="staged-", buffering=0))
 
 
 class StagedObject:
@@ -73,6 +73,8 @@ class StagedObject:
         The version in the store that it was made from; None for a new file.
     modified : bool
         Whether it differs from `base`.
+    sent : dict
+        By key, the digests of what was sent there and not acknowledged: it may be in the store.
     """
 
     def __init__(self, staging: Staging) -> None:
@@ -82,6 +84,7 @@ class StagedObject:
         self.size = 0
         self.base: ObjectMeta | None = None
         self.modified = False
+        self.sent: dict[str, set[bytes]] = {}
         self._turn = trio.Lock()
         self._reading = 0
         self._closed = False

@@ -7,13 +7,15 @@
    have arrived all the same, and a conditional put then finds its own bytes in
    the way: so before a conflict is reported the bytes are compared.  (Not for a
    file made with O_EXCL of which nothing was sent before: an equal one is then
-   somebody else's, who made it first.)
+   somebody else's, who made it first.)  What was sent by an earlier close, that
+   failed, is known by its digest, and is replaced: it is no conflict either.
 3. On failure everything stays: the staged bytes, the inode's being dirty, and
    the error, which the next ``close`` or ``fsync`` meets again if it persists.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ from stores.meta import AttributeChange, Body, ObjectMeta, read_body
 
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
+    from zarrmount.objects.staging import StagedObject
     from zarrmount.settings import TreeSettings
 
 __all__ = ["Uploader"]
@@ -61,12 +64,14 @@ class Uploader:
         StoreError
             What the store said last; the staged bytes are then as they were.
         """
-        assert inode.staged is not None
-        body = await inode.staged.body()
+        staged = inode.staged
+        assert staged is not None
+        body = await staged.body()
         attributes = AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns)
         try:
-            sent = isinstance(inode.upload_error, Unavailable)
-            return await self._put_until_stored(key, body, base, attributes, inode.exclusive, sent=sent)
+            meta = await self._put_until_stored(key, body, base, attributes, inode.exclusive, staged)
+            staged.sent.pop(key, None)
+            return meta
         except StoreError as error:
             if inode.upload_error is None or str(inode.upload_error) != str(error):
                 log.error("could not store %s; its bytes are kept and will be tried again", error)
@@ -83,20 +88,22 @@ class Uploader:
         before: ObjectMeta | None,
         attributes: AttributeChange,
         exclusive: bool,
-        *,
-        sent: bool,
+        staged: StagedObject,
     ) -> ObjectMeta:
         """Put until the store has it, or says no, or the time is over."""
         pause, last = _FIRST_PAUSE, None
         with trio.move_on_after(self._settings.write_timeout):
             while True:
                 try:
-                    return await self._put(key, body, before, attributes, exclusive, sent=sent)
+                    return await self._put(key, body, before, attributes, exclusive, staged)
                 except Unavailable as error:
-                    last, sent = error, True
+                    last = error
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
+                staged.sent.setdefault(key, set()).add(await _digest(body))
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+        with trio.CancelScope(shield=True):
+            staged.sent.setdefault(key, set()).add(await _digest(body))
         reason = last.message if last is not None else "the store did not answer"
         raise Unavailable(
             f"not stored within {self._settings.write_timeout:g} s: {reason}", key=key
@@ -109,34 +116,43 @@ class Uploader:
         before: ObjectMeta | None,
         attributes: AttributeChange,
         exclusive: bool,
-        *,
-        sent: bool,
+        staged: StagedObject,
     ) -> ObjectMeta:
         """Put once, on the strictest condition that the store can check."""
         version = before.version if before is not None else None
         careful = not self._settings.overwrite_conflicts
+        creates = before is None and (careful or exclusive) and self._can_create_only
         try:
             if version is not None and careful and self._can_replace_only:
                 return await self._store.put(key, body, if_version=version, attributes=attributes)
-            if before is None and (careful or exclusive) and self._can_create_only:
+            if creates:
                 return await self._store.put(key, body, if_absent=True, attributes=attributes)
-        except Unsupported:
-            log.warning("the store refuses conditional puts: concurrent writers are not noticed")
-            self._can_create_only = self._can_replace_only = False
+        except Unsupported as error:
+            log.warning("the store refuses conditional puts (%s): not all other writers are noticed", error)
+            self._can_create_only = self._can_create_only and not creates
+            self._can_replace_only = self._can_replace_only and creates
         except (Precondition, AlreadyExists, NotFound) as error:
-            ours = await self._stored_already(key, body) if sent or not exclusive else None
-            if ours is not None:
-                return ours
+            sent = staged.sent.get(key, set())
+            found = await self._found(key) if sent or not exclusive else None
+            if found is not None:
+                digest, meta = found
+                if digest == await _digest(body):
+                    return meta
+                if digest in sent and meta.version is not None:
+                    return await self._put(key, body, meta, attributes, exclusive, staged)
             if isinstance(error, AlreadyExists) and exclusive:
                 raise
             raise Precondition("somebody else stored or deleted it since it was opened", key=key) from error
         return await self._store.put(key, body, attributes=attributes)
 
-    async def _stored_already(self, key: str, body: Body) -> ObjectMeta | None:
-        """Return the meta of the object if it holds exactly `body`, else None."""
+    async def _found(self, key: str) -> tuple[bytes, ObjectMeta] | None:
+        """Return the digest and the meta of the object that is there, None if there is none."""
         try:
             data, meta = await self._store.get(key)
         except NotFound:
             return None
-        expected = await trio.to_thread.run_sync(read_body, body)
-        return meta if data == expected else None
+        return await _digest(data), meta
+
+
+async def _digest(body: Body) -> bytes:
+    return await trio.to_thread.run_sync(lambda: hashlib.sha256(read_body(body)).digest())
