@@ -111,7 +111,7 @@ def wait_until_it_answers(mountpoint: Path, seconds: float) -> bool:
 
     def ask() -> None:
         with contextlib.suppress(OSError):
-            os.stat(mountpoint)
+            mountpoint.stat()
             answered.set()
 
     threading.Thread(target=ask, daemon=True).start()

@@ -42,7 +42,7 @@ class DirStream:
         self._settings = settings
         self._directory = directory
         self._entries: list[Entry] = []
-        self._names: set[str] = set()
+        self._positions: dict[str, int] = {}
         self._pages: AsyncGenerator[ListPage, None] | None = None
         self._collected: dict[str, Found] | None = None if store.listings_are_hints else {}
         self._complete = False
@@ -103,9 +103,11 @@ class DirStream:
             await self._start_over()
             raise
         entries = self._namespace.usable(page, self._prefix)
-        added = self._add(entries)
+        self._add(entries)
         if self._collected is not None:
-            self._collected.update(added)
+            for name, found in entries.items():
+                if isinstance(found, PrefixMeta) or not isinstance(self._collected.get(name), PrefixMeta):
+                    self._collected[name] = found
             if len(self._collected) > LARGEST_LISTING:
                 self._collected = None
 
@@ -117,29 +119,24 @@ class DirStream:
         self._changes = self._namespace.change_count(self._directory)
         self._started = trio.current_time()
 
-    def _add(self, entries: dict[str, Found]) -> dict[str, Found]:
-        """Take in what one page says; return what of it is new, or a directory in place of a file."""
-        added: dict[str, Found] = {}
+    def _add(self, entries: dict[str, Found]) -> None:
+        """Take in what one page says: names that are new, and directories in place of files."""
         for name, found in entries.items():
-            if name not in self._names:
-                self._names.add(name)
+            if name not in self._positions:
+                self._positions[name] = len(self._entries)
                 self._entries.append((name, found))
-                added[name] = found
                 continue
-            position, known = next(
-                (i, told) for i, (other, told) in enumerate(self._entries) if other == name
-            )
+            position = self._positions[name]
+            _, known = self._entries[position]
             if isinstance(found, PrefixMeta) != isinstance(known, PrefixMeta):
                 self._namespace.report_both(join(self._prefix, name))
                 if isinstance(found, PrefixMeta):
                     self._entries[position] = (name, found)
-                    added[name] = found
-        return added
 
     def _finish(self) -> None:
         """Add what lives here only, and leave the listing for lookups to use."""
         for name, child in self._directory.children.items():
-            if name not in self._names and child.lives_here:
+            if name not in self._positions and child.lives_here:
                 self._entries.append((name, None))
         self._complete = True
         if self._collected is not None:

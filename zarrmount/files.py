@@ -139,11 +139,11 @@ class Files:
             key, meta = inode.key, inode.meta
             try:
                 return await self._read_stored(handle, offset, size)
-            except (NotFound, Precondition):
+            except (NotFound, Precondition) as error:
                 # Was it renamed, removed or stored anew here, while it was being read?
                 async with self._c.shape.shared(), inode.lock:
                     if inode.staged is None and inode.key == key and inode.meta is meta:
-                        raise
+                        raise _stale(error, key) from error
         return await inode.staged.read(offset, size)
 
     async def _read_stored(self, handle: FileHandle, offset: int, size: int) -> bytes:
@@ -171,14 +171,29 @@ class Files:
     async def truncate(self, inode: Inode, size: int) -> None:
         """Cut or extend a file; with nobody to close it later, it is stored at once."""
         async with self._c.shape.shared(), inode.lock:
+            was_clean = inode.staged is None
             staged = await self._staged(inode, keep=size)
             if size != staged.size:
                 await staged.truncate(size)
             inode.explicit_times = False
             inode.mtime_ns = inode.ctime_ns = time.time_ns()
             if not _has_writer(inode):
-                await self._store(inode)
+                try:
+                    await self._store(inode)
+                except StoreError:
+                    if was_clean:  # the caller learns of it, and nobody else wrote anything
+                        self._revert(inode)
+                    raise
         self.settle(inode)
+
+    def _revert(self, inode: Inode) -> None:
+        """Let a file be again what the store has."""
+        assert inode.staged is not None
+        inode.staged.close()
+        inode.staged = None
+        inode.upload_error = None
+        inode.forget_local_attributes()
+        inode.expires = 0.0
 
     async def _staged(self, inode: Inode, keep: int | None = None) -> StagedObject:
         """Return the staged bytes of a file (shape and lock held), loaded from the store if clean.
@@ -300,6 +315,15 @@ class Files:
         if inode.parent is not None:
             self._c.namespace.changed(inode.parent, inode.name)
             self.no_longer_kept(inode.parent)
+        await self._drop_readers(inode)
+
+    async def follow(self, inode: Inode) -> None:
+        """Let open handles go on with an object whose version changed and whose bytes did not."""
+        if inode.staged is not None:
+            inode.staged.base = inode.meta
+        await self._drop_readers(inode)
+
+    async def _drop_readers(self, inode: Inode) -> None:
         for handle in list(inode.handles):
             if handle.reader is not None:
                 reader, handle.reader = handle.reader, None
@@ -330,3 +354,10 @@ class Files:
 
 def _has_writer(inode: Inode) -> bool:
     return any(handle.writable for handle in inode.handles)
+
+
+def _stale(error: StoreError, key: str) -> Precondition:
+    """Return what a reader is told whose object changed or went: never that there is no such file."""
+    if isinstance(error, Precondition):
+        return error
+    return Precondition("it was deleted since it was opened", key=key)

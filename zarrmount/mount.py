@@ -83,6 +83,8 @@ class Mount:
         self._vfs: Vfs | None = None
         self._finished = trio.Event()
         self._conversations = 0
+        self._told = trio.Event()
+        self._told.set()
         self._failed: dict[str, str] = {}
         self._impatient = trio.Event()
 
@@ -161,8 +163,7 @@ class Mount:
             await self._close_store()
             self._finished.set()
             with trio.move_on_after(5):
-                while self._conversations:
-                    await trio.sleep(0.01)
+                await self._told.wait()
 
     async def _drain(self, seconds: float) -> dict[str, StoreError]:
         """Try to store what is dirty until it is stored, or time or patience is over."""
@@ -185,6 +186,8 @@ class Mount:
         for key, path in (await self.vfs.rescue(directory)).items():
             self._failed[key] = str(path)
             log.error("%r could not be stored; its bytes are in %s", key, path)
+        for key, _ in self.vfs.dirty():
+            self._failed.setdefault(key, "lost: it could be neither stored nor saved")
 
     async def _close_store(self) -> None:
         try:
@@ -225,6 +228,8 @@ class Mount:
     # -- the control socket --------------------------------------------------------------------
 
     async def _answer(self, message: Message) -> AsyncIterator[Message]:
+        if not self._conversations:
+            self._told = trio.Event()
         self._conversations += 1
         try:
             if message.get("do") == "unmount":
@@ -236,6 +241,8 @@ class Mount:
                 yield {"done": True, "error": f"unknown request {message.get('do')!r}"}
         finally:
             self._conversations -= 1
+            if not self._conversations:
+                self._told.set()
 
     async def _unmount(self, *, force: bool) -> AsyncIterator[Message]:
         """Store everything, take the mount off, and tell how it went; stays mounted on failure."""

@@ -35,7 +35,7 @@ def check_mountpoint(config: MountConfig) -> None:
         ) from None
     if entries and not config.nonempty:
         raise BadLocation(
-            "the mount point is not empty; choose an empty directory, or add --nonempty to hide what is in it",
+            "the mount point is not empty; choose another, or add --nonempty to hide what is in it",
             key=str(path),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -51,16 +52,12 @@ def users_of(mountpoint: str, own_pid: int) -> list[str]:
 
 def _open_paths(process: Path) -> list[str]:
     links = [process / "cwd", process / "root", process / "exe"]
-    try:
-        links += list((process / "fd").iterdir())
-    except OSError:
-        pass  # another user's process: what can be seen of it must do
     paths = []
+    with suppress(OSError):  # another user's process: what can be seen of it must do
+        links += list((process / "fd").iterdir())
     for link in links:
-        try:
-            paths.append(os.readlink(link))
-        except OSError:
-            continue
+        with suppress(OSError):
+            paths.append(str(link.readlink()))
     return paths
 
 

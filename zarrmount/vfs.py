@@ -23,6 +23,7 @@ from stores.base import Store
 from stores.errors import InvalidKey, NotFound, ReadOnly, StoreError, Unavailable
 from stores.keys import MAX_NAME_BYTES, join, unusable_name
 from stores.meta import AttributeChange, Usage
+from zarrmount.attribute_changes import AttributeChanges
 from zarrmount.attributes import Attributes, attributes_of
 from zarrmount.cache.memory import BlockCache
 from zarrmount.context import Context
@@ -35,6 +36,7 @@ from zarrmount.locks import SharedLock
 from zarrmount.namespace import Namespace
 from zarrmount.objects.reader import ReaderPool
 from zarrmount.objects.staging import Staging
+from zarrmount.renaming import Renaming
 from zarrmount.settings import TreeSettings
 from zarrmount.tree import Tree
 from zarrmount.xattrs import XAttrs
@@ -83,6 +85,8 @@ class Vfs:
         )
         self.files = Files(self._c)
         self.tree = Tree(self._c, self.files)
+        self.changes = AttributeChanges(self._c, self.files)
+        self.renaming = Renaming(self._c, self.files)
         self.xattrs = XAttrs(store, settings)
         self.started_ns = time.time_ns()
 
@@ -184,40 +188,8 @@ class Vfs:
                 raise os_error(errno.EISDIR)
             await self.files.truncate(inode, size)
         if change != AttributeChange():
-            await self._change_attributes(inode, change)
+            await self.changes.apply(inode, change)
         return inode
-
-    async def _change_attributes(self, inode: Inode, change: AttributeChange) -> None:
-        in_store = inode.is_dir or inode.meta is not None
-        if self._c.store.capabilities.posix and in_store and not inode.unlinked:
-            async with self._c.shape.shared():
-                with deadline(self._c.settings.write_timeout, inode.key):
-                    await self._c.store.set_attributes(inode.key, change)
-            inode.expires = 0.0
-            if not inode.dirty:
-                await self._reload(inode)
-                return
-        inode.mode = change.mode if change.mode is not None else inode.mode
-        inode.uid = change.uid if change.uid is not None else inode.uid
-        inode.gid = change.gid if change.gid is not None else inode.gid
-        inode.atime_ns = change.atime_ns if change.atime_ns is not None else inode.atime_ns
-        if change.mtime_ns is not None:
-            inode.mtime_ns, inode.explicit_times = change.mtime_ns, True
-        inode.ctime_ns = time.time_ns()
-        if not inode.is_dir and not inode.dirty:
-            self._c.namespace.remember_attributes(inode)
-
-    async def _reload(self, inode: Inode) -> None:
-        """Take over what the store says after it changed an attribute of a clean file."""
-        if inode.parent is None:
-            await self._c.namespace.refresh(inode)
-            return
-        with deadline(self._c.settings.read_timeout, inode.key):
-            found = await self._c.store.lookup(inode.key)
-        told = found.prefix if inode.is_dir else found.object
-        if told is not None and inode.parent is not None and not inode.dirty:
-            expires = trio.current_time() + self._c.settings.metadata_ttl
-            self._c.namespace.absorb(inode.parent, inode.name, told, expires)
 
     async def readlink(self, number: int) -> str:
         """Return the text of a symbolic link."""
@@ -257,7 +229,7 @@ class Vfs:
         self, old_parent: int, old_name: str, new_parent: int, new_name: str, flags: int = 0
     ) -> None:
         """``renameat2(2)``."""
-        await self.tree.rename(
+        await self.renaming.rename(
             self.directory(old_parent), old_name, self.directory(new_parent), new_name, flags
         )
 

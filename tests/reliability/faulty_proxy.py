@@ -2,6 +2,7 @@
 
 ================  =============================================================================
 latency           the request waits a while
+refused           the connection breaks before anything is passed on
 stall_request     the request is never passed on, and never answered
 stall_response    half of the answer comes, and then nothing more
 reset_request     the connection breaks in the middle of the request's body
@@ -46,7 +47,9 @@ _ANSWERS = {
     "429": (429, "TooManyRequests", "Too many requests."),
     "expired": (403, "ExpiredToken", "The provided token has expired."),
 }
-_ALWAYS = frozenset({"latency", "stall_request", "stall_response", "dropped", "truncated", *_ANSWERS})
+_ALWAYS = frozenset(
+    {"latency", "refused", "stall_request", "stall_response", "dropped", "truncated", *_ANSWERS}
+)
 _WITH_BODY = frozenset({"reset_request", "corrupt_request"})
 _ANSWER_WITH_BODY = frozenset({"reset_response", "too_long", "too_short", "corrupt"})
 KINDS = _ALWAYS | _WITH_BODY | _ANSWER_WITH_BODY | {"late"}
@@ -166,6 +169,9 @@ class FaultyProxy:
             self.struck[unquote(request.first.split()[1].decode("latin-1"))] += 1
         if kind == "latency":
             await asyncio.sleep(self.schedule.number(0.005, 0.1))
+        if kind == "refused":
+            _reset(writer)
+            raise _Gone
         if kind == "reset_request":
             await reader.readexactly(length // 2)
             _reset(writer)

@@ -328,6 +328,8 @@ class Walk:
                     self.lose("what was kept is gone after a failed rename", path)
                 del self.kept[path]
                 self.foreign.discard(path)
+        if new in self.kept and found[1] != before[1]:
+            self.foreign.add(new)  # what was kept must not replace what the rename left there
 
     async def read(self) -> None:
         path = self.path()

@@ -232,7 +232,7 @@ def _write_or_trim(fd: int, offset: int, data: bytes, size: int) -> None:
 
 
 def _save(path: Path, body: Body) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
         if isinstance(body, (bytes, bytearray, memoryview)):
             target.write(body)
         else:
