@@ -52,7 +52,9 @@ def _run(arguments: list[str]) -> tuple[int, dict[str, int]]:
             print(line, end="", flush=True)
             if _COUNT.search(line):
                 last = line
-    counts = {kind.removesuffix("s") if kind == "errors" else kind: int(n) for n, kind in _COUNT.findall(last)}
+    counts = {
+        kind.removesuffix("s") if kind == "errors" else kind: int(n) for n, kind in _COUNT.findall(last)
+    }
     return process.returncode, counts
 
 

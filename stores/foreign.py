@@ -272,6 +272,8 @@ async def _holds_something(store: ZarrStore, prefix: str) -> bool:
     try:
         async for name in store.list_dir(prefix):
             key = f"{prefix}/{name.rstrip('/')}"
+            if key == prefix + "/":  # the key ``prefix//...``: it cannot be asked for, and is there
+                return True
             if await store.exists(key) or await _holds_something(store, key):  # not an empty directory
                 return True
     except (FileNotFoundError, NotADirectoryError):

@@ -61,6 +61,7 @@ __all__ = ["ObjectStore"]
 T = TypeVar("T")
 
 PAGE = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _STAGED = re.compile(r"#\d+$")
 _CLOUD = Capabilities(
     listable=True,
@@ -516,6 +517,8 @@ class ObjectStore(Store):
         return self._state.kind in {"http", "webdav"}
 
     def _path(self, key: str) -> str:
+        if _CONTROL.search(key):
+            raise InvalidKey("object stores cannot hold a key with control characters", key=key)
         if self._state.kind == "azure" and ("\\" in key or "\ufffe" in key or "\uffff" in key):
             raise InvalidKey("Azure takes a backslash for a slash, and U+FFFE and U+FFFF not at all", key=key)
         return join(self._prefix, key)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from reliability.tally import TALLY
-
 from servers import S3Server, radosgw
 
 _BEGAN = time.monotonic()

@@ -25,7 +25,16 @@ from reliability.faults import Schedule
 
 from stores.base import ObjectReader, Store
 from stores.errors import Denied, StoreError, Unavailable
-from stores.meta import AttributeChange, Body, Capabilities, ListPage, Lookup, ObjectMeta, PrefixMeta, read_body
+from stores.meta import (
+    AttributeChange,
+    Body,
+    Capabilities,
+    ListPage,
+    Lookup,
+    ObjectMeta,
+    PrefixMeta,
+    read_body,
+)
 
 __all__ = ["KINDS", "FaultyStore"]
 

@@ -142,14 +142,24 @@ class MountWorld:
 
     def faults(self, directory: str) -> int:
         struck = control(self._proxy)["struck"]
-        return sum(count for target, count in struck.items() if f"/{directory}" in target or "/w" not in target)
+        return sum(
+            count for target, count in struck.items() if f"/{directory}" in target or "/w" not in target
+        )
 
     def errno_of(self, error: Exception) -> int:
         return error.errno or 0 if isinstance(error, OSError) else 0
 
 
 def walk_on_mount(
-    root: Path, backdoor: S3Backdoor, proxy: str, seed: int, *, walkers: int, steps: int, ttl: float, told: Path
+    root: Path,
+    backdoor: S3Backdoor,
+    proxy: str,
+    seed: int,
+    *,
+    walkers: int,
+    steps: int,
+    ttl: float,
+    told: Path,
 ) -> None:
     """Let walkers work on a mount while the proxy does its worst; write to `told` what was done."""
     world = MountWorld(root, backdoor, proxy)
@@ -164,6 +174,7 @@ def walk_on_mount(
     async def main() -> None:
         for walk in walks:
             (root / walk.directory).mkdir()
+            (root / walk.directory / "anchor").touch()
         async with trio.open_nursery() as nursery:
             for walk in walks:
                 nursery.start_soon(take, walk)

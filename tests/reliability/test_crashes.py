@@ -20,8 +20,8 @@ from mount.harness import DEADLINE, Mounted, clear, environment, is_mounted, mou
 from mount.places import LocalBackdoor, S3Backdoor, s3_options
 from reliability import writers
 from reliability.tally import SOAK, TALLY, Progress, base_seed
-
 from servers import S3Server
+
 from zarrmount import registry
 
 CRASHES = {"local": 70 if SOAK else 7, "zip": 70 if SOAK else 7, "s3": 70 if SOAK else 6}
@@ -102,22 +102,26 @@ class Manifest:
             )
             self.states[key] = {there}
         directory = self.path.stem
-        strangers = {
-            key for key in found if key.startswith(f"{directory}/") and key not in self.states
-        }
+        strangers = {key for key in found if key.startswith(f"{directory}/") and key not in self.states}
         assert all(key.endswith(".partial") for key in strangers), f"nobody wrote {strangers}"
 
 
 class Store:
     """One kind of store: where it is, and what is in it, past any mount."""
 
-    def __init__(self, location: str, options: tuple[str, ...], backdoor: LocalBackdoor | S3Backdoor | None) -> None:
+    def __init__(
+        self, location: str, options: tuple[str, ...], backdoor: LocalBackdoor | S3Backdoor | None
+    ) -> None:
         self.location, self.options, self.backdoor = location, options, backdoor
 
     def digests(self) -> dict[str, str] | None:
         """Return what the store itself has; None where only a mount can tell (a zip)."""
         if self.backdoor is not None:
-            return {key: _digest(self.backdoor.read(key)) for key in self.backdoor.keys("") if ".zarrmount" not in key}
+            return {
+                key: _digest(self.backdoor.read(key))
+                for key in self.backdoor.keys("")
+                if ".zarrmount" not in key
+            }
         archive = Path(self.location)
         if archive.exists():
             with zipfile.ZipFile(archive) as opened:
@@ -172,7 +176,9 @@ def crash(store: Store, directory: Path, manifests: list[Manifest], seed: int) -
     log, mountpoint = directory / "log", directory / "mnt"
     mountpoint.mkdir(exist_ok=True)
     variables = environment(directory)
-    done = zarrmount("mount", store.location, mountpoint, "--log-file", log, *store.options, environment=variables)
+    done = zarrmount(
+        "mount", store.location, mountpoint, "--log-file", log, *store.options, environment=variables
+    )
     assert done.returncode == 0, done.stderr
     mount = Mounted(mountpoint, log, variables)
     try:
@@ -220,7 +226,10 @@ def crash(store: Store, directory: Path, manifests: list[Manifest], seed: int) -
 
 def _wait_until_they_write(manifests: list[Manifest], written: list[int]) -> None:
     end = time.monotonic() + DEADLINE
-    while any(m.path.stat().st_size <= size if m.path.exists() else True for m, size in zip(manifests, written, strict=True)):
+    while any(
+        m.path.stat().st_size <= size if m.path.exists() else True
+        for m, size in zip(manifests, written, strict=True)
+    ):
         assert time.monotonic() < end, "the writers do not write"
         time.sleep(0.005)
 

@@ -20,11 +20,11 @@ from reliability.faulty_store import FaultyStore
 from reliability.mount_walk import walk_on_mount
 from reliability.tally import SOAK, TALLY, Progress, base_seed
 from reliability.walk import Walk
+from servers import S3Server
 from trio.testing import MockClock
 from vfs.client import Client
 from vfs.fake_store import LOCAL_LIKE, MINIMAL, S3_LIKE, FakeStore
 
-from servers import S3Server
 from stores.meta import Capabilities
 from zarrmount.errors import errno_of
 from zarrmount.objects import reader
@@ -148,9 +148,7 @@ def run_walk(seed: int, capabilities: Capabilities, spool: Path) -> None:
         schedule = Schedule(seed, RATES)
         inner = FakeStore({}, capabilities, page=3)
         store = FaultyStore(inner, schedule)
-        client = Client(
-            store, spool, cache_bytes=2048, metadata_ttl=TTL, read_timeout=5.0, write_timeout=6.0
-        )
+        client = Client(store, spool, cache_bytes=2048, metadata_ttl=TTL, read_timeout=5.0, write_timeout=6.0)
         world = VfsWorld(inner, store, client)
         walks = [Walk(VfsFiles(client), world, seed * 31 + n, f"w{n}", TTL) for n in range(WALKERS)]
         world.walks = {walk.directory: walk for walk in walks}
@@ -160,6 +158,8 @@ def run_walk(seed: int, capabilities: Capabilities, spool: Path) -> None:
             store.nursery = late if capabilities.replace_if_version else None
             for walk in walks:
                 await client.mkdir(walk.directory)
+                # A directory that somebody else empties is gone: let there always be a file.
+                await client.write(f"{walk.directory}/anchor", b"")
             async with trio.open_nursery() as nursery:
                 for walk in walks:
                     nursery.start_soon(_take, walk, schedule)
@@ -260,7 +260,7 @@ def _walk_through_the_kernel(gateway: S3Server, seed: int, steps: int, directory
         with mounted(f"s3://{bucket}/store", directory, *options, *IMPATIENT, umount=False) as mount:
             walk = partial(
                 *(walk_on_mount, mount.path, backdoor, proxy.endpoint, seed),
-                **{"walkers": 3, "steps": steps, "ttl": 0.5, "told": told},
+                walkers=3, steps=steps, ttl=0.5, told=told,
             )
             try:
                 in_child(walk, 60 + 10 * steps)
@@ -278,7 +278,8 @@ def _walk_through_the_kernel(gateway: S3Server, seed: int, steps: int, directory
         else:
             expected[path] = data
     assert (ended.returncode != 0) == ("\t" in ended.stdout), ended.stdout + ended.stderr
-    stored = {key: backdoor.read(key).decode("latin-1") for key in backdoor.keys("")}
+    keys = {key for key in backdoor.keys("") if not key.endswith("/anchor")}
+    stored = {key: backdoor.read(key).decode("latin-1") for key in keys}
     assert stored == {path: data for path, data in expected.items() if data is not None}
     TALLY.add("operations", done["operations"])
     TALLY.add("operations that failed, as reported", done["failures"])

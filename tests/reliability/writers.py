@@ -56,7 +56,9 @@ class Writer:
 
     def step(self, directory: str) -> None:
         key = f"{directory}/{self.random.randrange(NAMES)}"
-        kind = self.random.choices(("put", "fsync", "replace", "partial", "move", "unlink"), (5, 2, 3, 3, 1, 1))[0]
+        kind = self.random.choices(
+            ("put", "fsync", "replace", "partial", "move", "unlink"), (5, 2, 3, 3, 1, 1)
+        )[0]
         data = self.content(key)
         digest = hashlib.sha256(data).hexdigest()
         if kind in ("put", "fsync"):

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+_SMALL = 64 << 10
 
 
 class Uploader:
@@ -155,4 +156,6 @@ class Uploader:
 
 
 async def _digest(body: Body) -> bytes:
+    if isinstance(body, (bytes, bytearray, memoryview)) and len(body) <= _SMALL:
+        return hashlib.sha256(body).digest()
     return await trio.to_thread.run_sync(lambda: hashlib.sha256(read_body(body)).digest())
