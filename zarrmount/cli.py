@@ -158,6 +158,18 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--write-timeout", type=Seconds(), default="120", show_default=True, help="Longest wait to store a file."
 )
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["fail", "overwrite"]),
+    default="fail",
+    show_default=True,
+    help="When somebody else stored a file since it was opened: fail its close (ESTALE), or overwrite.",
+)
+@click.option(
+    "--staging-dir",
+    type=click.Path(path_type=Path),
+    help="Where written bytes wait that memory has no room for.",
+)
 @click.option("--log-file", type=click.Path(path_type=Path), help="Where the log goes.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines."
@@ -235,6 +247,7 @@ def _mount_config(
         metadata_ttl=values["metadata_ttl"],
         read_timeout=values["read_timeout"],
         write_timeout=values["write_timeout"],
+        overwrite_conflicts=values["on_conflict"] == "overwrite",
     )
     return MountConfig(
         location=location,
@@ -246,6 +259,7 @@ def _mount_config(
         nonempty=values["nonempty"] or "nonempty" in parsed.flags,
         kernel_options=frozenset(kernel),
         tree=tree,
+        staging_dir=Path(values["staging_dir"] or state_directory() / "staging").absolute(),
     )
 
 

@@ -16,7 +16,7 @@ import trio
 from stores.base import Store
 from stores.keys import join
 from stores.meta import ListPage, PrefixMeta
-from zarrmount.errors import deadline
+from zarrmount.errors import patiently
 from zarrmount.inodes import Inode
 from zarrmount.namespace import LARGEST_LISTING, Found, Namespace
 from zarrmount.settings import TreeSettings
@@ -92,16 +92,10 @@ class DirStream:
                 self._collected = None
                 self._finish()
                 return
-            self._pages = self._store.list_dir(self._prefix)
-        try:
-            with deadline(self._settings.read_timeout, self._prefix):
-                page = await anext(self._pages)
-        except StopAsyncIteration:
+        page = await patiently(self._settings.read_timeout, self._prefix, self._ask)
+        if page is None:
             self._finish()
             return
-        except BaseException:
-            await self._start_over()
-            raise
         entries = self._namespace.usable(page, self._prefix)
         self._add(entries)
         if self._collected is not None:
@@ -110,6 +104,16 @@ class DirStream:
                     self._collected[name] = found
             if len(self._collected) > LARGEST_LISTING:
                 self._collected = None
+
+    async def _ask(self) -> ListPage | None:
+        """Return the next page, None after the last one; begin anew if the store fails."""
+        if self._pages is None:
+            self._pages = self._store.list_dir(self._prefix)
+        try:
+            return await anext(self._pages, None)
+        except BaseException:
+            await self._start_over()
+            raise
 
     async def _start_over(self) -> None:
         """List again with the next call: what a listing that failed has told is not all there is."""

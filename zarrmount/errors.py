@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import trio
 
 from stores import errors as store_errors
 from stores.errors import StoreError, Unavailable
 
-__all__ = ["deadline", "errno_of", "is_expected", "os_error"]
+__all__ = ["deadline", "errno_of", "is_expected", "os_error", "patiently"]
+
+Result = TypeVar("Result")
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
 
 _ERRNO_OF_STORE_ERROR: dict[type[StoreError], int] = {
     store_errors.NotFound: errno.ENOENT,
@@ -89,3 +95,36 @@ def deadline(seconds: float, key: str) -> Iterator[None]:
             yield
     except trio.TooSlowError as error:
         raise Unavailable(f"the store did not answer within {seconds:g} s", key=key) from error
+
+
+async def patiently(seconds: float, key: str, call: Callable[[], Awaitable[Result]]) -> Result:
+    """Read from a store; ask again as long as it does not answer and there is time.
+
+    Parameters
+    ----------
+    seconds : float
+        How long to go on.
+    key : str
+        For the message.
+    call : callable
+        Asks once; asking again must do no harm.
+
+    Raises
+    ------
+    Unavailable
+        If there was no answer within `seconds`, or if it was this machine's own disk that failed.
+    """
+    pause = _FIRST_PAUSE
+    last: Unavailable | None = None
+    with trio.move_on_after(seconds):
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                if error.os_errno is not None:
+                    raise
+                last = error
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+    reason = f": {last.message}" if last is not None else ""
+    raise Unavailable(f"the store did not answer within {seconds:g} s{reason}", key=key) from last

@@ -18,7 +18,7 @@ import trio
 from stores.errors import NotFound, Precondition, ReadOnly, StoreError
 from stores.meta import ObjectMeta
 from zarrmount.context import Context
-from zarrmount.errors import deadline, os_error
+from zarrmount.errors import deadline, os_error, patiently
 from zarrmount.handles import FileHandle
 from zarrmount.inodes import Inode, Kind
 from zarrmount.objects.reader import Reader
@@ -30,6 +30,8 @@ __all__ = ["Files"]
 log = logging.getLogger(__name__)
 
 _COPY_STEP = 8 << 20
+_FRESH = 0.1
+"""Seconds for which what the store said is taken to be what it would say now."""
 
 
 class Files:
@@ -66,12 +68,43 @@ class Files:
             inode, readable=access != os.O_WRONLY, writable=writable, append=bool(flags & os.O_APPEND)
         )
         try:
-            if flags & os.O_TRUNC and (inode.size or inode.dirty):
-                await self.truncate(inode, 0)
+            if flags & os.O_TRUNC:
+                await self._look_what_it_replaces(inode)
+                if inode.size or inode.dirty:
+                    await self.truncate(inode, 0)
         except BaseException:
             await self._close(handle)
             raise
         return handle
+
+    async def _look_what_it_replaces(self, inode: Inode) -> None:
+        """Let a file that is opened to be written anew replace what is in the store at this moment.
+
+        What was known of it may be as old as the time to live; and after a conflict with somebody
+        else's change this is how the caller says that it is to be overwritten.
+        """
+        conflict = isinstance(inode.upload_error, Precondition)
+        asked_at = inode.expires - self._c.settings.metadata_ttl
+        known_now = trio.current_time() - asked_at < _FRESH
+        if inode.unlinked or not (conflict or (inode.staged is None and inode.meta is not None)):
+            return
+        if not conflict and (known_now or not self._c.store.capabilities.replace_if_version):
+            return
+        async with self._c.shape.shared(), inode.lock:
+            with deadline(self._c.settings.read_timeout, inode.key):
+                try:
+                    meta = await self._c.store.head(inode.key)
+                except NotFound:
+                    meta = None
+            if inode.staged is not None:
+                inode.staged.base = meta
+                inode.upload_error = None
+            elif meta is None:
+                inode.expires = 0.0
+                raise os_error(errno.ESTALE)  # upon which the kernel looks it up again
+            else:
+                self._c.namespace.absorb_object(inode, meta)
+                inode.expires = trio.current_time() + self._c.settings.metadata_ttl
 
     def stage_empty(self, inode: Inode) -> None:
         """Let a new inode be an empty file that the store does not have yet."""
@@ -250,8 +283,10 @@ class Files:
         meta = inode.meta
         if inode.unlinked or meta is None:
             raise NotFound("it was deleted while it was open", key=meta.key if meta else None)
-        with deadline(self._c.settings.read_timeout, meta.key):
-            source = await self._c.store.open_reader(inode.key, if_version=meta.version)
+        key, store = inode.key, self._c.store
+        source = await patiently(
+            self._c.settings.read_timeout, key, lambda: store.open_reader(key, if_version=meta.version)
+        )
         return self._c.readers.reader(source)
 
     # -- storing -------------------------------------------------------------------------------
@@ -288,11 +323,13 @@ class Files:
         if staged is not None and staged.modified and not inode.unlinked:
             await self.store_as(inode, inode.key, staged.base)
 
-    async def store_as(self, inode: Inode, key: str, base: ObjectMeta | None) -> ObjectMeta:
+    async def store_as(
+        self, inode: Inode, key: str, base: ObjectMeta | None, *, whatever_is_there: bool = False
+    ) -> ObjectMeta:
         """Store staged bytes under a key, in place of the version `base` (shape and lock held)."""
         staged = inode.staged
         assert staged is not None
-        meta = await self._uploader.upload(inode, key, base)
+        meta = await self._uploader.upload(inode, key, base, whatever_is_there=whatever_is_there)
         staged.modified = False
         staged.base = meta
         await self._stored(inode, meta)

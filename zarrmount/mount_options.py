@@ -52,6 +52,8 @@ _OWN = frozenset(
         "profile",
         "read_timeout",
         "write_timeout",
+        "on_conflict",
+        "staging_dir",
     }
 )
 _OWN_FLAGS = frozenset({"ro", "nonempty", "create", "no_sign_request"})

@@ -31,7 +31,7 @@ from stores.base import Store
 from stores.errors import NotFound, StoreError
 from stores.keys import join, unusable_name
 from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
-from zarrmount.errors import deadline
+from zarrmount.errors import deadline, patiently
 from zarrmount.inodes import Inode, InodeTable, Kind
 from zarrmount.settings import TreeSettings
 
@@ -122,7 +122,7 @@ class Namespace:
                 question = asking[-1]
                 await question.answered.wait()
                 if question.error is not None:
-                    raise question.error
+                    return self._unsure(parent, name, question.error)
                 continue
             found = await self._ask(parent, name)
             if found is not None:
@@ -160,8 +160,8 @@ class Namespace:
         asking.append(question)
         key = join(parent.key, name)
         try:
-            with deadline(self._settings.read_timeout, key):
-                found = self._choose(await self._store.lookup(key), key)
+            answer = await patiently(self._settings.read_timeout, key, lambda: self._store.lookup(key))
+            found = self._choose(answer, key)
         except NotFound:
             if question.void:
                 return None
@@ -171,7 +171,7 @@ class Namespace:
             return survivor
         except StoreError as error:
             question.error = error
-            raise
+            return self._unsure(parent, name, error)
         finally:
             asking.remove(question)
             if not asking:
@@ -180,6 +180,17 @@ class Namespace:
         if question.void or parent.unlinked:
             return None
         return self.absorb(parent, name, found, trio.current_time() + self._settings.metadata_ttl)
+
+    def _unsure(self, parent: Inode, name: str, error: StoreError) -> Inode:
+        """Return the directory below which something waits to be stored, or raise `error`.
+
+        What could not be stored stays readable, also while the store does not answer.
+        """
+        child = None if parent.unlinked else parent.children.get(name)
+        if child is None or not (child.is_dir and child.lives_here):
+            raise error
+        child.expires = trio.current_time() + self._settings.metadata_ttl
+        return child
 
     async def refresh(self, inode: Inode) -> None:
         """Make sure that what is known of an inode is not older than the time to live.

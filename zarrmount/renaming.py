@@ -121,7 +121,9 @@ class Renaming(NameCalls):
                 # One put, under the new name; the old name's object, if there is one, goes.
                 stored_before = source.meta is not None or maybe_stored(source)
                 _inherit_sent(source, target, new_key)
-                moved = await self._files.store_as(source, new_key, target.meta if target else None)
+                # Whoever renames onto a name wants whatever is there to be replaced, as POSIX says.
+                replaced = target.meta if target is not None else None
+                moved = await self._files.store_as(source, new_key, replaced, whatever_is_there=not only_new)
                 self._rehang(source, new_parent, new_name)
                 self._files.no_longer_kept(new_parent)
                 await self._rebase(source, moved)

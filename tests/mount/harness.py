@@ -57,7 +57,8 @@ class Mounted:
         )
         if check and done.returncode != 0:
             raise AssertionError(
-                f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}\n--- log\n{self.read_log()}"
+                f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}\n"
+                f"--- log\n{self.read_log()}"
             )
         return done
 

@@ -260,7 +260,10 @@ def _walk_through_the_kernel(gateway: S3Server, seed: int, steps: int, directory
         with mounted(f"s3://{bucket}/store", directory, *options, *IMPATIENT, umount=False) as mount:
             walk = partial(
                 *(walk_on_mount, mount.path, backdoor, proxy.endpoint, seed),
-                walkers=3, steps=steps, ttl=0.5, told=told,
+                walkers=3,
+                steps=steps,
+                ttl=0.5,
+                told=told,
             )
             try:
                 in_child(walk, 60 + 10 * steps)

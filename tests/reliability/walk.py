@@ -286,9 +286,9 @@ class Walk:
         number = await self.attempt(f"unlink {path}", self.files.unlink(path), path)
         before, found = self.store[path], await self.look(path)
         if number == 0:
-            if found is not None:
+            if found is not None and not (path in self.foreign and found == before):
                 self.lose(f"unlinked, and the store has {_short(found)}", path)
-            self.acknowledged(path, None)
+            self.acknowledged(path, found)  # what somebody else stored unseen is not ours to remove
         elif found is None:
             self.was(path, before)
             self.store[path] = None

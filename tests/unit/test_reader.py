@@ -116,7 +116,7 @@ async def test_neighbours_that_are_in_flight_are_not_fetched_again() -> None:
 
 
 @pytest.mark.parametrize("direct", [False, True])
-async def test_a_short_answer_is_unavailable_and_is_not_cached(direct: bool) -> None:
+async def test_a_short_answer_is_unavailable_and_is_not_cached(direct: bool, clock: MockClock) -> None:
     reader, source, pool = make(MB, direct=direct)
     source.short = 1
     with pytest.raises(Unavailable, match="sent"):

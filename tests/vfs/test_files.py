@@ -379,7 +379,7 @@ async def test_names_that_cannot_be(tmp_path: Path) -> None:
     assert await failure(client.vfs.create(1, "\udcff", 0o644, 0, OWNER)) == errno.EINVAL
 
 
-async def test_a_failing_store_at_open_leaks_no_handle(tmp_path: Path) -> None:
+async def test_a_failing_store_at_open_leaks_no_handle(tmp_path: Path, clock: MockClock) -> None:
     store = FakeStore({"a": b"old"})
     client = Client(store, tmp_path)
     client.c.staging.memory_limit = 0
@@ -390,4 +390,78 @@ async def test_a_failing_store_at_open_leaks_no_handle(tmp_path: Path) -> None:
     async with client.at("a") as inode:
         assert await failure(client.read("a")) == errno.EIO
         assert not inode.handles
+    client.at_rest()
+
+
+CAREFUL = pytest.mark.parametrize("profile", [S3_LIKE, LOCAL_LIKE], ids=["s3", "local"])
+
+# -- conflicts ------------------------------------------------------------------------------------
+
+
+@CAREFUL
+async def test_a_file_opened_to_be_written_anew_replaces_what_is_there_now(
+    tmp_path: Path, profile: Capabilities
+) -> None:
+    store = FakeStore({"a": b"old"}, profile)
+    client = Client(store, tmp_path, metadata_ttl=1000)
+    assert await client.size("a") == 3
+    await trio.sleep(1)
+    store.change("a", b"somebody else's")  # not known here for a long time
+    await client.write("a", b"mine", flags=os.O_WRONLY | os.O_TRUNC)
+    assert store.data == {"a": b"mine"}
+    client.at_rest()
+
+
+@CAREFUL
+async def test_what_changes_after_it_was_opened_is_a_conflict_still(
+    tmp_path: Path, profile: Capabilities
+) -> None:
+    store = FakeStore({"a": b"old"}, profile)
+    client = Client(store, tmp_path, metadata_ttl=1000)
+    async with client.open("a", os.O_WRONLY | os.O_TRUNC, flush=False) as handle:
+        await client.vfs.files.write(handle, 0, b"mine")
+        store.change("a", b"somebody else's")
+        assert await failure(client.vfs.files.close(handle)) == errno.ESTALE
+    assert store.data == {"a": b"somebody else's"}
+
+
+@CAREFUL
+@pytest.mark.parametrize("theirs", [b"somebody else's", None], ids=["changed", "deleted"])
+async def test_after_a_conflict_opening_it_anew_overwrites(
+    tmp_path: Path, profile: Capabilities, theirs: bytes | None
+) -> None:
+    store = FakeStore({"a": b"old"}, profile)
+    client = Client(store, tmp_path, metadata_ttl=1)
+    async with client.open("a", os.O_RDWR, flush=False) as handle:
+        await client.vfs.files.write(handle, 0, b"mine")
+        store.change("a", theirs)
+        assert await failure(client.vfs.files.close(handle)) == errno.ESTALE
+    assert await failure(client.write("a", b"more", flags=os.O_WRONLY)) == errno.ESTALE
+    await client.write("a", b"anew", flags=os.O_WRONLY | os.O_TRUNC)
+    assert store.data == {"a": b"anew"}
+    client.at_rest()
+
+
+@CAREFUL
+async def test_a_rename_replaces_whatever_is_there(tmp_path: Path, profile: Capabilities) -> None:
+    store = FakeStore({"a": b"old"}, profile)
+    client = Client(store, tmp_path, metadata_ttl=1000)
+    assert await client.size("a") == 3
+    async with client.open("new", os.O_CREAT | os.O_WRONLY) as handle:
+        await client.vfs.files.write(handle, 0, b"mine")
+        store.change("a", b"somebody else's")
+        await client.rename("new", "a")
+    assert store.data == {"a": b"mine"}
+    client.at_rest()
+
+
+async def test_a_failed_truncate_changes_nothing(tmp_path: Path) -> None:
+    store = FakeStore({"a": b"0123456789"}, S3_LIKE)
+    client = Client(store, tmp_path, write_timeout=1)
+    fault = store.fail("put", "a")
+    assert await failure(client.truncate("a", 4)) == errno.EIO
+    store.faults.remove(fault)
+    assert await client.read("a") == b"0123456789"
+    assert await client.vfs.store_everything() == {}
+    assert store.data == {"a": b"0123456789"}
     client.at_rest()

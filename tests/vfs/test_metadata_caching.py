@@ -13,7 +13,7 @@ from client import Client, failure
 from fake_store import LOCAL_LIKE, MINIMAL, S3_LIKE, FakeStore
 from trio.testing import MockClock
 
-from stores.errors import NotFound, Unavailable
+from stores.errors import Denied, NotFound, Unavailable
 
 
 async def test_a_stat_is_told_again_for_its_time_and_no_longer(clock: MockClock, tmp_path: Path) -> None:
@@ -237,7 +237,9 @@ async def test_unusable_names_are_told_once_and_the_log_is_bounded(
 
 
 @pytest.mark.parametrize("method", ["lookup", "list"])
-async def test_a_store_that_is_not_reached_is_never_enoent(tmp_path: Path, method: str) -> None:
+async def test_a_store_that_is_not_reached_is_never_enoent(
+    tmp_path: Path, method: str, clock: MockClock
+) -> None:
     store = FakeStore({"a": b"1", "d/b": b"1"})
     client = Client(store, tmp_path, metadata_ttl=0)
     store.fail(method)
@@ -254,14 +256,14 @@ async def test_a_listing_that_broke_off_is_not_taken_for_whole(tmp_path: Path) -
     store = FakeStore({f"{i:02}": b"x" for i in range(30)}, page=10)
     client = Client(store, tmp_path, metadata_ttl=1000)
     handle = client.vfs.open_dir(1)
-    store.fail("next_page", times=1)
+    store.fail("next_page", times=1, error=lambda: Denied("not now"))
     names: list[str] = []
 
     async def read_on() -> None:
         while (entry := await client.vfs.dir_entry(handle.number, len(names))) is not None:
             names.append(entry[0])
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(Denied):
         await read_on()
     assert len(names) == 10
     await read_on()

@@ -21,7 +21,7 @@ from stores.base import ObjectReader
 from stores.errors import StoreError, Unavailable
 from stores.meta import ObjectMeta
 from zarrmount.cache.memory import BlockCache, BlockId
-from zarrmount.errors import deadline
+from zarrmount.errors import patiently
 
 __all__ = ["Reader", "ReaderPool"]
 
@@ -191,8 +191,11 @@ class Reader:
         return end
 
     async def _fetch(self, start: int, size: int) -> bytes:
-        with deadline(self._pool.timeout, self.meta.key):
+        async def fetch() -> bytes:
             data = await self._source.read(start, size)
-        if len(data) != size:
-            raise Unavailable(f"the store sent {len(data)} bytes of {size} at {start}", key=self.meta.key)
-        return data
+            if len(data) != size:
+                message = f"the store sent {len(data)} bytes of {size} at {start}"
+                raise Unavailable(message, key=self.meta.key)
+            return data
+
+        return await patiently(self._pool.timeout, self.meta.key, fetch)

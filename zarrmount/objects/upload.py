@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import random
@@ -28,7 +29,6 @@ from stores.meta import AttributeChange, Body, ObjectMeta, read_body
 
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
-    from zarrmount.objects.staging import StagedObject
     from zarrmount.settings import TreeSettings
 
 __all__ = ["Uploader"]
@@ -38,6 +38,31 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 _SMALL = 64 << 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What is to be stored, and on which condition.
+
+    Attributes
+    ----------
+    replaces : ObjectMeta or None
+        The version that it may replace; None: it may only create.
+    exclusive : bool
+        Made with O_EXCL: whoever came first has it.
+    anyway : bool
+        On no condition.
+    sent : set of bytes
+        Digests of what was sent under the key and not acknowledged.
+    """
+
+    key: str
+    body: Body
+    replaces: ObjectMeta | None
+    attributes: AttributeChange
+    exclusive: bool
+    anyway: bool
+    sent: set[bytes]
 
 
 class Uploader:
@@ -57,7 +82,9 @@ class Uploader:
         self._can_create_only = store.capabilities.create_if_absent
         self._can_replace_only = store.capabilities.replace_if_version
 
-    async def upload(self, inode: Inode, key: str, base: ObjectMeta | None) -> ObjectMeta:
+    async def upload(
+        self, inode: Inode, key: str, base: ObjectMeta | None, *, whatever_is_there: bool = False
+    ) -> ObjectMeta:
         """Store the staged bytes of `inode` (its lock held) under `key`, in place of `base`.
 
         Raises
@@ -67,64 +94,58 @@ class Uploader:
         """
         staged = inode.staged
         assert staged is not None
-        body = await staged.body()
-        attributes = AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns)
+        order = _Order(
+            key=key,
+            body=await staged.body(),
+            replaces=base,
+            attributes=AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns),
+            exclusive=inode.exclusive and not whatever_is_there,
+            anyway=whatever_is_there or (self._settings.overwrite_conflicts and not inode.exclusive),
+            sent=staged.sent.setdefault(key, set()),
+        )
         try:
-            meta = await self._put_until_stored(key, body, base, attributes, inode.exclusive, staged)
-            staged.sent.pop(key, None)
-            return meta
+            meta = await self._put_until_stored(order)
         except StoreError as error:
             if inode.upload_error is None or str(inode.upload_error) != str(error):
                 log.error("could not store %s; its bytes are kept and will be tried again", error)
             inode.upload_error = error
             raise
+        else:
+            staged.sent.pop(key, None)
+            return meta
         finally:
-            if not isinstance(body, (bytes, bytearray, memoryview)):
-                body.close()
+            if not order.sent:
+                staged.sent.pop(key, None)
+            if not isinstance(order.body, (bytes, bytearray, memoryview)):
+                order.body.close()
 
-    async def _put_until_stored(
-        self,
-        key: str,
-        body: Body,
-        before: ObjectMeta | None,
-        attributes: AttributeChange,
-        exclusive: bool,
-        staged: StagedObject,
-    ) -> ObjectMeta:
+    async def _put_until_stored(self, order: _Order) -> ObjectMeta:
         """Put until the store has it, or says no, or the time is over."""
         pause, last = _FIRST_PAUSE, None
         with trio.move_on_after(self._settings.write_timeout):
             while True:
                 try:
-                    return await self._put(key, body, before, attributes, exclusive, staged)
+                    return await self._put(order, order.replaces)
                 except Unavailable as error:
                     last = error
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
-                staged.sent.setdefault(key, set()).add(await _digest(body))
+                order.sent.add(await _digest(order.body))
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
                 pause = min(2 * pause, _LONGEST_PAUSE)
         with trio.CancelScope(shield=True):
-            staged.sent.setdefault(key, set()).add(await _digest(body))
+            order.sent.add(await _digest(order.body))
         reason = last.message if last is not None else "the store did not answer"
         raise Unavailable(
-            f"not stored within {self._settings.write_timeout:g} s: {reason}", key=key
+            f"not stored within {self._settings.write_timeout:g} s: {reason}", key=order.key
         ) from last
 
-    async def _put(
-        self,
-        key: str,
-        body: Body,
-        before: ObjectMeta | None,
-        attributes: AttributeChange,
-        exclusive: bool,
-        staged: StagedObject,
-    ) -> ObjectMeta:
+    async def _put(self, order: _Order, replaces: ObjectMeta | None) -> ObjectMeta:
         """Put once, on the strictest condition that the store can check."""
-        version = before.version if before is not None else None
-        careful = not self._settings.overwrite_conflicts
-        creates = before is None and (careful or exclusive) and self._can_create_only
+        key, body, attributes = order.key, order.body, order.attributes
+        version = replaces.version if replaces is not None else None
+        creates = replaces is None and not order.anyway and self._can_create_only
         try:
-            if version is not None and careful and self._can_replace_only:
+            if version is not None and not order.anyway and self._can_replace_only:
                 return await self._store.put(key, body, if_version=version, attributes=attributes)
             if creates:
                 return await self._store.put(key, body, if_absent=True, attributes=attributes)
@@ -133,15 +154,14 @@ class Uploader:
             self._can_create_only = self._can_create_only and not creates
             self._can_replace_only = self._can_replace_only and creates
         except (Precondition, AlreadyExists, NotFound) as error:
-            sent = staged.sent.get(key, set())
-            found = await self._found(key) if sent or not exclusive else None
+            found = await self._found(key) if order.sent or not order.exclusive else None
             if found is not None:
                 digest, meta = found
                 if digest == await _digest(body):
                     return meta
-                if digest in sent and meta.version is not None:
-                    return await self._put(key, body, meta, attributes, exclusive, staged)
-            if isinstance(error, AlreadyExists) and exclusive:
+                if digest in order.sent and meta.version is not None:
+                    return await self._put(order, meta)
+            if isinstance(error, AlreadyExists) and order.exclusive:
                 raise
             raise Precondition("somebody else stored or deleted it since it was opened", key=key) from error
         return await self._store.put(key, body, attributes=attributes)
