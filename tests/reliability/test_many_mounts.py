@@ -19,7 +19,6 @@ from mount.harness import DEADLINE, clear, environment
 from mount.places import S3Backdoor, s3_options
 from reliability.faulty_proxy import faulty_proxy
 from reliability.tally import SOAK, TALLY
-
 from servers import S3Server
 
 HOSTS = 4

@@ -13,8 +13,8 @@ import pytest
 from mount.places import S3Backdoor
 from reliability.faults import Schedule
 from reliability.faulty_proxy import KINDS, FaultyProxy, faulty_proxy
-
 from servers import S3Server
+
 from stores.errors import Denied, StoreError, Unavailable
 from stores.objects.store import ObjectStore
 
