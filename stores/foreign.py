@@ -21,7 +21,7 @@ from zarr.core.buffer import default_buffer_prototype
 from stores.base import Store
 from stores.bridge import Bridge
 from stores.concurrency import LoopLimiter, for_each
-from stores.errors import AlreadyExists, NotFound, Unsupported
+from stores.errors import AlreadyExists, InvalidKey, NotFound, Unsupported
 from stores.keys import join
 from stores.meta import (
     AttributeChange,
@@ -216,10 +216,13 @@ async def _get(store: ZarrStore, key: str, limits: tuple[int, int] | None) -> by
         try:
             value = await store.get(key, default_buffer_prototype(), RangeByteRequest(*limits))
         except Exception:
-            # zarr's contract is an error for what begins behind the end, and ours is nothing.
-            if limits[0] >= await _size(store, key):
+            # Ours is to stop at the end; some classes raise for a range that reaches beyond it.
+            size = await _size(store, key)
+            if limits[0] >= size:
                 return b""
-            raise
+            if limits[1] <= size:
+                raise
+            value = await store.get(key, default_buffer_prototype(), RangeByteRequest(limits[0], size))
     if value is None:
         raise NotFound("no such key", key=key)
     data = value.to_bytes()
@@ -232,7 +235,7 @@ async def _set(store: ZarrStore, key: str, data: bytes) -> None:
 
 async def _delete(store: ZarrStore, key: str) -> None:
     # LocalStore deletes the whole directory of that name; nothing but a key may get there.
-    if not await store.exists(key):
+    if not await _exists(store, key):
         raise NotFound("no such key", key=key)
     await store.delete(key)
 
@@ -263,9 +266,19 @@ async def _kind_and_size(
 
 async def _size_of_object(store: ZarrStore, key: str) -> int:
     # Some stores give the size of a directory (LocalStore does): whether it exists as a key decides.
-    if not await store.exists(key):
+    if not await _exists(store, key):
         raise NotFound("no such key", key=key)
     return await _size(store, key)
+
+
+async def _exists(store: ZarrStore, key: str) -> bool:
+    """Ask for a key; one that the store cannot hold is not there."""
+    try:
+        return await store.exists(key)
+    except Exception as error:
+        if isinstance(translate_error(error, key), InvalidKey):
+            return False
+        raise
 
 
 async def _holds_something(store: ZarrStore, prefix: str) -> bool:
@@ -274,7 +287,7 @@ async def _holds_something(store: ZarrStore, prefix: str) -> bool:
             key = f"{prefix}/{name.rstrip('/')}"
             if key == prefix + "/":  # the key ``prefix//...``: it cannot be asked for, and is there
                 return True
-            if await store.exists(key) or await _holds_something(store, key):  # not an empty directory
+            if await _exists(store, key) or await _holds_something(store, key):  # not an empty directory
                 return True
     except (FileNotFoundError, NotADirectoryError):
         pass

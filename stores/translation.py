@@ -93,6 +93,7 @@ _MESSAGES: dict[type[StoreError], str] = {
 
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\"<>)]*")
+_INVALID_KEY = re.compile(r"\binvalid (?:zarr )?key\b", re.IGNORECASE)  # icechunk takes Zarr's keys only
 _LONGEST = 300
 
 
@@ -131,6 +132,8 @@ def _kind(error: BaseException) -> type[StoreError]:
             return by_name
     if any(_status(one) is not None for one in _chain(error)):
         return Unavailable
+    if _INVALID_KEY.search(str(error)):
+        return InvalidKey
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and cause is not None and not isinstance(cause, LookupError):
         return _kind(cause)  # fsspec says "not found" of web servers that it failed to reach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -61,10 +62,8 @@ class MountFiles:
                 if fsync:
                     os.fsync(file)
             except BaseException as error:
-                try:
+                with contextlib.suppress(OSError):  # the first error is told
                     os.close(file)
-                except OSError:
-                    pass  # the first error is told
                 raise error
             os.close(file)
 

@@ -241,7 +241,7 @@ IMPATIENT = (
 
 def test_walks_on_a_mount(gateway: S3Server, tmp_path: Path) -> None:
     seed = base_seed()
-    walks, steps = (20, 200) if SOAK else (1, 45)
+    walks, steps = (20, 200) if SOAK else (1, 35)
     progress = Progress("walks on a mount behind the proxy", walks)
     for number in range(walks):
         print(f"seed {seed + number}; again with ZARRMOUNT_SEED={seed + number}")

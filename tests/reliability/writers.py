@@ -9,6 +9,7 @@ line is one ``write(2)``, so that a killed mount never leaves half of one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,10 +48,8 @@ class Writer:
             if fsync:
                 os.fsync(file)
         except BaseException:
-            try:
+            with contextlib.suppress(OSError):  # the first error is noted
                 os.close(file)
-            except OSError:
-                pass  # the first error is noted
             raise
         os.close(file)
 
