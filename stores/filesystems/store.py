@@ -64,7 +64,7 @@ __all__ = ["FsspecStore"]
 
 Info = Mapping[str, Any]
 
-_ATTEMPTS = 20
+_ATTEMPTS = 25
 _PAGE = 1000
 _LARGE = 1 << 26
 
