@@ -18,6 +18,7 @@ from stores.meta import AttributeChange, ObjectMeta
 from zarrmount.errors import os_error
 from zarrmount.inodes import Inode, Kind
 from zarrmount.names import NameCalls, going, maybe_stored
+from zarrmount.objects.staging import DELETED
 
 __all__ = ["Tree"]
 
@@ -140,6 +141,8 @@ class Tree(NameCalls):
                             self._detach(inode)
                 except StoreError:
                     # It may be gone all the same: ask the store afresh.
+                    if inode.staged is not None:
+                        inode.staged.sent.setdefault(inode.key, set()).add(DELETED)
                     self._doubt(inode)
                     self._c.namespace.changed(parent, name)
                     self._keep_dir(parent)

@@ -64,7 +64,7 @@ __all__ = ["FsspecStore"]
 
 Info = Mapping[str, Any]
 
-_ATTEMPTS = 25
+_ATTEMPTS = 100  # of an object that others rewrite all the time
 _PAGE = 1000
 _LARGE = 1 << 26
 

@@ -118,3 +118,19 @@ async def test_reads_wait_for_a_store_that_comes_back(
     store.fail(times=3)
     await trio.sleep(10)
     assert await client.names("d") == ["anchor", "file"]
+
+
+async def test_a_deletion_of_our_own_is_no_conflict(
+    store: FakeStore, tmp_path: Path, clock: MockClock
+) -> None:
+    store.change("d/file", b"old")
+    client = Client(store, tmp_path, **TIMES)
+    fault = store.fail("put", error=lambda: Denied("not now"))
+    assert await failure(client.write("d/file", b"new")) == errno.EACCES
+    store.faults.remove(fault)
+    fault = store.fail("delete", after=True)
+    assert await failure(client.unlink("d/file")) == errno.EIO
+    assert "d/file" not in store.data
+    store.faults.remove(fault)
+    await client.write("d/file", b"newer")
+    assert store.data["d/file"] == b"newer"

@@ -22,7 +22,10 @@ import trio
 
 from stores.meta import Body, ObjectMeta
 
-__all__ = ["StagedObject", "Staging"]
+__all__ = ["DELETED", "StagedObject", "Staging"]
+
+DELETED = b""
+"""In place of a digest: what was sent was no content but a deletion."""
 
 _SMALL = 64 * 1024
 
@@ -75,6 +78,7 @@ class StagedObject:
         Whether it differs from `base`.
     sent : dict
         By key, the digests of what was sent there and not acknowledged: it may be in the store.
+        `DELETED` among them: so may be the deletion of what was there.
     """
 
     def __init__(self, staging: Staging) -> None:

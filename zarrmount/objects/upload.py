@@ -26,6 +26,7 @@ import trio
 from stores.base import Store
 from stores.errors import AlreadyExists, NotFound, Precondition, StoreError, Unavailable, Unsupported
 from stores.meta import AttributeChange, Body, ObjectMeta, read_body
+from zarrmount.objects.staging import DELETED
 
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
@@ -53,7 +54,7 @@ class _Order:
     anyway : bool
         On no condition.
     sent : set of bytes
-        Digests of what was sent under the key and not acknowledged.
+        Digests of what was sent under the key and not acknowledged (see `StagedObject`).
     """
 
     key: str
@@ -161,6 +162,8 @@ class Uploader:
                     return meta
                 if digest in order.sent and meta.version is not None:
                     return await self._put(order, meta)
+            elif DELETED in order.sent and replaces is not None:
+                return await self._put(order, None)
             if isinstance(error, AlreadyExists) and order.exclusive:
                 raise
             raise Precondition("somebody else stored or deleted it since it was opened", key=key) from error
