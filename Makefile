@@ -2,6 +2,7 @@
 # make demo      mounts a small real store, reads it, writes to it, unmounts it
 # make test      installs what the tests need, and runs everything (about 20 minutes on 2 cores)
 # make lint      style, types and import layers only
+# make soak      the reliability suites, long: 200 crashes, thousands of operations with faults
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 SYSTEM := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
 EXTRAS ?= zarr,s3,gcs,azure,http
 
-.PHONY: install demo test lint unit mounts zarr-suite test-tools clean
+.PHONY: install demo test lint soak test-tools clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -45,6 +46,9 @@ lint: $(VENV)/installed-dev
 
 test: lint test-tools
 	$(BIN)/python scripts/run_tests.py
+
+soak: test-tools
+	ZARRMOUNT_SOAK=1 $(BIN)/python -m pytest tests/reliability -q -s
 
 clean:
 	rm -rf $(VENV) .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,6 +18,7 @@ SUITES = {
     "stores, units and VFS": ["tests/unit", "tests/vfs", "tests/stores"],
     "real mounts": ["tests/mount"],
     "real tools": ["tests/tools"],
+    "faults, crashes, outages": ["tests/reliability"],
     "zarr-python's StoreTests": ["tests/zarr_suite", "-o", "trio_mode=false", "-o", "asyncio_mode=auto"],
 }
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)")

@@ -233,7 +233,7 @@ class FaultyProxy:
             raise _Gone
         writer.write(head + body)
         await writer.drain()
-        if kind in ("too_long", "too_short"):
+        if kind == "too_long":
             raise _Gone
 
     async def _later(self, request: _Message) -> None:

@@ -29,6 +29,7 @@ from stores.meta import Capabilities
 from zarrmount.errors import errno_of
 from zarrmount.objects import reader
 
+pytestmark = pytest.mark.timeout(7200 if SOAK else 300)
 TTL = 2.0
 WALKERS = 4
 WALKS = 40 if SOAK else 4
@@ -242,7 +243,7 @@ IMPATIENT = (
 
 def test_walks_on_a_mount(gateway: S3Server, tmp_path: Path) -> None:
     seed = base_seed()
-    walks, steps = (20, 200) if SOAK else (1, 35)
+    walks, steps = (10, 150) if SOAK else (1, 35)
     progress = Progress("walks on a mount behind the proxy", walks)
     for number in range(walks):
         print(f"seed {seed + number}; again with ZARRMOUNT_SEED={seed + number}")

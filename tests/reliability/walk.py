@@ -303,13 +303,15 @@ class Walk:
         number = await self.attempt(f"rename {old} {new}", self.files.rename(old, new), old, new)
         found = await self.look(old), await self.look(new)
         if number == 0:
-            if found != (None, moved):
+            # What somebody else stored under the old name, unseen, is not ours to remove.
+            left = before[0] if old in self.foreign else None
+            if found[1] != moved or found[0] not in (None, left):
                 self.lose(
                     f"renamed to {new}; in the store {_short(found[0])} and {_short(found[1])}"
                     f" instead of {_short(moved)}",
                     old,
                 )
-            self.acknowledged(old, None)
+            self.acknowledged(old, found[0])
             self.acknowledged(new, moved)
             return
         if found[0] not in (before[0], None):
