@@ -29,12 +29,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was done, and what was lost."""
     if not TALLY.counts:
         return
-    losses = [
-        report.nodeid
-        for report in terminalreporter.stats.get("failed", [])
+    failed = [
+        report
+        for kind in ("failed", "error")
+        for report in terminalreporter.stats.get(kind, [])
         if "reliability/" in report.nodeid
     ]
-    TALLY.counts["failed tests"] = len(losses)
+    TALLY.counts["failed tests"] = len(failed)
+    TALLY.counts["losses"] = sum(
+        "walk.Loss: " in r.longreprtext or "LOSS: " in r.longreprtext for r in failed
+    )
     terminalreporter.section("reliability")
     for name, count in sorted(TALLY.counts.items()):
         terminalreporter.write_line(f"{name}: {count}")
