@@ -91,6 +91,8 @@ def _mode(inode: Inode, settings: TreeSettings) -> int:
     elif posix is not None:
         bits = stat.S_IMODE(posix.mode)
     else:
-        bits = default & ~settings.umask
+        bits = default
+    if inode.kind in (Kind.DIRECTORY, Kind.FILE):
+        bits &= ~settings.umask
     kind = stat.S_IFMT(posix.mode) if posix is not None else 0
     return (kind or (stat.S_IFDIR if inode.is_dir else stat.S_IFREG)) | bits

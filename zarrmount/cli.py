@@ -142,7 +142,7 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
 @_store_options
 @click.option("--uid", type=int, help="Owner of all files.")
 @click.option("--gid", type=int, help="Group of all files.")
-@click.option("--umask", type=Octal(), help="Bits taken from all modes.")
+@click.option("--umask", type=Octal(), help="Bits taken from all modes that are shown.")
 @click.option("--dir-mode", type=Octal(), help="Mode of all directories.")
 @click.option("--file-mode", type=Octal(), help="Mode of all files.")
 @click.option("--allow-other", is_flag=True, help="Let other users in.")

@@ -19,7 +19,7 @@ class TreeSettings:
     dir_mode, file_mode : int or None
         Permission bits; None: as the store says, else 0755 and 0644.
     umask : int
-        Bits taken from the modes of a store that has none of its own.
+        Bits taken from the modes of all files and directories, as they are shown.
     metadata_ttl : float
         Seconds for which what the store said of a key is told again without asking.
     read_timeout, write_timeout : float

@@ -86,3 +86,12 @@ def test_other_kinds_keep_theirs_and_their_bits(kind: int) -> None:
 def test_blocks_are_enough_for_the_size(size: int) -> None:
     """With fewer, ``tar -S`` takes the rest for holes."""
     assert show(file(ObjectMeta("a", size))).blocks * 512 >= size
+
+
+def test_a_umask_masks_whatever_the_mode_comes_from() -> None:
+    stored, changed = file(ObjectMeta("a", 5, 9, "v", POSIX)), file()
+    changed.mode = 0o666
+    assert show(stored, umask=0o027).mode == stat.S_IFREG | 0o640
+    assert show(stored, umask=0o077).mode == stat.S_IFREG | 0o600
+    assert show(changed, umask=0o027).mode == stat.S_IFREG | 0o640
+    assert show(file(), umask=0o022, file_mode=0o777).mode == stat.S_IFREG | 0o755
