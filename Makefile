@@ -24,11 +24,11 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-demo: $(VENV)/installed
 	bash scripts/bootstrap.sh unzip
-	$(BIN)/python -m pip install --quiet --group demo
+	$(BIN)/python -m pip install --quiet --group demo --editable '.[$(EXTRAS)]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[$(EXTRAS)]'
 	touch $@
 
 demo: $(VENV)/installed-demo
