@@ -6,7 +6,6 @@ store is meant, and asks nothing of a network.  ``await store.open()`` verifies 
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
@@ -244,6 +243,8 @@ def _fsspec_url(url: str, read_only: bool, backend: Backend, options: dict[str, 
 
 
 def _unknown_scheme(scheme: str, known: Iterable[str]) -> str:
+    import difflib
+
     everything = sorted({*known, *_OBJECT_SCHEMES, *_OWN_SCHEMES})
     near = difflib.get_close_matches(scheme, everything, n=3, cutoff=0.5)
     listed = ", ".join(f"{name}://" for name in near or _OBJECT_SCHEMES)
@@ -338,6 +339,8 @@ def _is_zipfile(path: Path) -> bool:
 
 def _missing(path: Path) -> str:
     """Say what is missing, what may have been meant, and how to create it."""
+    import difflib
+
     text = str(path)
     if path.is_symlink():
         return f"'{text}' is a symbolic link to '{path.readlink()}', which does not exist"

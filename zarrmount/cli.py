@@ -174,7 +174,7 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines."
 )
-@click.option("-v", "--verbose", count=True, help="Log more (twice: every refused call).")
+@click.option("-v", "--verbose", count=True, help="Log every refused call, too.")
 @click.option("-o", "options", multiple=True, metavar="OPTION[,...]", help="Options as for mount(8).")
 def mount(store: str, mountpoint: Path, options: tuple[str, ...], foreground: bool, **given: Any) -> None:
     """Mount STORE on the directory MOUNTPOINT.

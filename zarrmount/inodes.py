@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from stores.keys import join
 from stores.meta import ObjectMeta, PosixAttributes, PrefixMeta
 
 if TYPE_CHECKING:
@@ -369,8 +368,3 @@ def _is_held(inode: Inode) -> bool:
         or inode.kept
         or (inode.dirty and not inode.unlinked)
     )
-
-
-def child_key(parent: Inode, name: str) -> str:
-    """Return the key of a name in a directory."""
-    return join(parent.key, name)

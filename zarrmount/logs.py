@@ -40,7 +40,7 @@ def configure_logging(file: Path | None, form: str, verbosity: int) -> None:
     form : str
         ``text`` or ``json``.
     verbosity : int
-        0 for what a person should know, 1 for what happens, 2 for each refused call.
+        0 for what a person should know; more for each refused call, too.
 
     Raises
     ------
@@ -60,6 +60,6 @@ def configure_logging(file: Path | None, form: str, verbosity: int) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    level = {0: logging.INFO, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    level = logging.DEBUG if verbosity else logging.INFO
     for name in ("zarrmount", "stores"):
         logging.getLogger(name).setLevel(level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable
 
 from stores.errors import BadLocation
@@ -118,6 +117,8 @@ def parse_mount_options(texts: Iterable[str]) -> MountOptions:
 
 
 def _unknown(name: str, has_value: bool) -> str:
+    import difflib
+
     if name in _OWN and not has_value:
         return f"the option needs a value: {name}=..."
     near = difflib.get_close_matches(name, [*_KERNEL, *_OWN, *_OWN_FLAGS, *_STORAGE, *_IGNORED], 1)
