@@ -3,14 +3,18 @@
 # make test      installs what the tests need, and runs everything (about 20 minutes on 2 cores)
 # make lint      style, types and import layers only
 # make soak      the reliability suites, long: 200 crashes, thousands of operations with faults
+# make bench     the benchmarks, beside other mounts; writes docs/BENCHMARKS.md (about 25 minutes, needs a quiet machine)
+#                CASES=grid,write-files: some of them; BENCH_SCALE=smoke: all, tiny, nothing written
+# make bench-large   those of 100,000 chunks and more
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
 EXTRAS ?= zarr,s3,gcs,azure,http
+BENCH_SCALE ?= full
 
-.PHONY: install demo test lint soak test-tools clean
+.PHONY: install demo test lint soak bench bench-large bench-tools test-tools clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -31,6 +35,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[$(EXTRAS)]'
 	touch $@
 
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group bench --editable '.[$(EXTRAS)]'
+	touch $@
+
 demo: $(VENV)/installed-demo
 	bash scripts/demo.sh
 
@@ -49,6 +57,16 @@ test: lint test-tools
 
 soak: test-tools
 	ZARRMOUNT_SOAK=1 $(BIN)/python -m pytest tests/reliability -q -s
+
+bench-tools: $(VENV)/installed-bench
+	bash tests/install-servers.sh
+	bash scripts/bootstrap.sh s3fs findutils
+
+bench: bench-tools
+	$(BIN)/python -m benchmarks --scale $(BENCH_SCALE) $(if $(CASES),--cases '$(CASES)')
+
+bench-large: bench-tools
+	$(BIN)/python -m benchmarks --scale $(BENCH_SCALE) --large
 
 clean:
 	rm -rf $(VENV) .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
