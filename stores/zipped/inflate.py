@@ -14,8 +14,9 @@ from typing import Protocol
 import anyio.to_thread
 
 from stores.errors import Corrupt, Unsupported
+from stores.files import FileHandle
 from stores.zipped.format import ENCRYPTED, Member
-from stores.zipped.source import FileHandle, Source, from_os_error
+from stores.zipped.source import Source, from_os_error
 
 __all__ = ["STORED", "Inflated", "InflatedCache", "check_readable", "inflate"]
 

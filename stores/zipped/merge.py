@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.errors import Corrupt
+from stores.files import FileHandle
 from stores.zipped.archive import Archive
 from stores.zipped.catalog import Changed, Entry, Extent
 from stores.zipped.format import (
@@ -30,12 +31,16 @@ from stores.zipped.format import (
     without_path,
 )
 from stores.zipped.inflate import DEFLATED, STORED
-from stores.zipped.source import FileHandle, FileSource
+from stores.zipped.source import FileSource
 from stores.zipped.view import View
 
-__all__ = ["dead_bytes", "empty_archive", "write_archive"]
+__all__ = ["Tell", "all_dead_bytes", "dead_bytes", "empty_archive", "write_archive"]
+
+Tell = Callable[[int, int], None]
+"""Called with bytes that are written and that there will be, about; what it raises ends the work."""
 
 _STEP = 1 << 20
+_MOST_AT_ONCE = 1 << 26
 _UNIX = 3 << 8
 _FILE = 0o100644 << 16
 _DIRECTORY = 0o040755 << 16 | 0x10
@@ -52,6 +57,13 @@ def dead_bytes(view: View) -> int:
     alive = {entry for _, entry in view.catalog.items() if isinstance(entry, int)}
     if sum(record_size(archive.directory, at) for at in alive) == archive.end.size:
         return 0  # what earlier merges left was too little then, and nothing died since
+    return all_dead_bytes(view)
+
+
+def all_dead_bytes(view: View) -> int:
+    """Return the same, with what earlier merges left; takes a look at every member."""
+    archive = view.archive
+    alive = {entry for _, entry in view.catalog.items() if isinstance(entry, int)}
     members = [
         (archive.member(at), at in alive) for _, at in scan_directory(archive.directory, archive.end.count)
     ]
@@ -68,7 +80,9 @@ def dead_bytes(view: View) -> int:
     return dead
 
 
-def write_archive(view: View, path: Path, *, compact: bool, compression: int) -> Archive:
+def write_archive(
+    view: View, path: Path, *, compact: bool, compression: int, tell: Tell | None = None
+) -> Archive:
     """Write all that `view` shows into a new archive `path`, make it last, and check it.
 
     Parameters
@@ -80,6 +94,8 @@ def write_archive(view: View, path: Path, *, compact: bool, compression: int) ->
         Take each living member over by itself, and leave the dead bytes behind.
     compression : int
         STORED or DEFLATED, for what was pending.
+    tell : callable, optional
+        Told how far it is.
 
     Returns
     -------
@@ -93,7 +109,7 @@ def write_archive(view: View, path: Path, *, compact: bool, compression: int) ->
     OSError
     """
     target = FileHandle.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    _Writer(view, target, compression).write(compact=compact)
+    _Writer(view, target, compression, tell).write(compact=compact)
     os.fsync(target.fd)
     archive = Archive.open_file(FileSource(target))
     _check(view, archive)
@@ -125,7 +141,7 @@ def _is_same(view: View, key: str, entry: Entry, archive: Archive, at: int) -> b
 class _Writer:
     """Appends to one new archive and collects its directory."""
 
-    def __init__(self, view: View, target: FileHandle, compression: int) -> None:
+    def __init__(self, view: View, target: FileHandle, compression: int, tell: Tell | None) -> None:
         source = view.archive.source
         if not isinstance(source, FileSource):
             raise TypeError("only archives in files can be merged")
@@ -136,11 +152,15 @@ class _Writer:
         self._shift = view.archive.end.shift
         self._records: list[bytes] = []
         self._position = 0
+        self._tell = tell
+        self._total = 0
 
     def write(self, *, compact: bool) -> None:
         archive = self._view.archive
         entries = self._view.catalog.items()
         kept = sorted(entry for _, entry in entries if isinstance(entry, int))
+        if self._tell is not None:
+            self._total = self._expected(entries, compact=compact)
         if compact:
             self._take_each(kept)
         else:
@@ -154,6 +174,22 @@ class _Writer:
                 self._add(key, entry)
         self._finish(archive.end.comment)
 
+    def _expected(self, entries: list[tuple[str, Entry]], *, compact: bool) -> int:
+        """Return about how large the new archive will be."""
+        archive = self._view.archive
+        size = 0 if compact else archive.end.start
+        for _, entry in entries:
+            if isinstance(entry, Extent):
+                size += entry.size
+            elif isinstance(entry, Changed) or compact:
+                size += archive.member(entry.at if isinstance(entry, Changed) else entry).packed
+        return size
+
+    def _advance(self, position: int) -> None:
+        self._position = position
+        if self._tell is not None:
+            self._tell(min(position, self._total), self._total)
+
     def _finish(self, comment: bytes) -> None:
         start = self._position
         for piece in _joined(self._records):
@@ -162,7 +198,7 @@ class _Writer:
         self._put(encode_end(len(self._records), start - self._shift, size, comment))
 
     def _put(self, data: bytes) -> None:
-        self._position = self._target.write(self._position, data)
+        self._advance(self._target.write(self._position, data))
 
     def _take(self, start: int, stop: int) -> None:
         """Copy a piece of the old archive, sharing blocks where the file system can."""
@@ -174,7 +210,7 @@ class _Writer:
                     raise Corrupt("the zip archive was cut short")
                 done = self._target.write(self._position, data) - self._position
             start += done
-            self._position += done
+            self._advance(self._position + done)
 
     # -- members of the old archive ------------------------------------------------------------
 
@@ -277,7 +313,7 @@ def _joined(records: list[bytes]) -> Iterator[bytes]:
 def _copy_range(source: FileHandle, target: FileHandle, start: int, at: int, size: int) -> int:
     """Let the kernel copy; 0 where it cannot."""
     try:
-        return os.copy_file_range(source.fd, target.fd, min(size, 1 << 30), start, at)
+        return os.copy_file_range(source.fd, target.fd, min(size, _MOST_AT_ONCE), start, at)
     except OSError as error:
         if error.errno in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
             return 0

@@ -13,8 +13,6 @@ short has never been.  A line may change several keys, which is how a rename is 
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import secrets
 import zlib
@@ -22,12 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from stores.errors import Corrupt, Denied
+from stores.errors import Corrupt
+from stores.files import FileHandle, sync_directory
+from stores.journal import decode_lines, encode_line
 from stores.meta import Body
 from stores.zipped.catalog import Changed, Extent
-from stores.zipped.source import FileHandle, FileSource
+from stores.zipped.source import FileSource
 
-__all__ = ["Change", "Pending", "WriterLock", "pending_directory", "sync_directory"]
+__all__ = ["Change", "Pending", "pending_directory"]
 
 Change = tuple[str, Extent | Changed | None]
 """What a key becomes; None if it is deleted."""
@@ -39,64 +39,6 @@ _STEP = 1 << 20
 def pending_directory(archive: Path) -> Path:
     """Return the directory where the changes to `archive` wait."""
     return archive.with_name(archive.name + ".pending")
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory last."""
-    handle = FileHandle.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(handle.fd)
-
-
-class WriterLock:
-    """The right to change an archive, held by one process at a time; it ends with the process."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "lock"
-        self._handle: FileHandle | None = None
-
-    def acquire(self) -> None:
-        """Make the directory and take the lock.
-
-        Raises
-        ------
-        Denied
-            If another has it.
-        OSError
-            If the directory cannot be made.
-        """
-        while self._handle is None:
-            self._path.parent.mkdir(0o700, exist_ok=True)
-            try:
-                handle = FileHandle.open(self._path, os.O_RDWR | os.O_CREAT)
-            except FileNotFoundError:
-                continue  # the one before us has just removed the directory
-            try:
-                fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = handle.read(0, 32).decode("ascii", "replace").strip() or "unknown"
-                raise Denied(f"is being written by another process (pid {holder})") from error
-            if self._is_named(handle):
-                os.ftruncate(handle.fd, 0)
-                handle.write(0, b"%d\n" % os.getpid())
-                self._handle = handle
-
-    def _is_named(self, handle: FileHandle) -> bool:
-        """Whether the file locked is still the one that others would lock."""
-        try:
-            named = self._path.stat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(named, os.fstat(handle.fd))
-
-    def release(self) -> None:
-        """Let go of it, and remove the directory if nothing waits in it."""
-        if self._handle is None:
-            return
-        handle, self._handle = self._handle, None
-        if list(self._path.parent.iterdir()) == [self._path]:
-            self._path.unlink()
-            self._path.parent.rmdir()
-        del handle
 
 
 class Pending:
@@ -135,7 +77,7 @@ class Pending:
         header = {"format": _FORMAT, "base": base, "data": f"data.{secrets.token_hex(6)}"}
         data = FileHandle.open(directory / header["data"], os.O_RDWR | os.O_CREAT | os.O_EXCL)
         log = FileHandle.open(directory / "log.new", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        log.write(0, _encode(header))
+        log.write(0, encode_line(header))
         os.fsync(log.fd)
         sync_directory(directory)
         return cls(directory, header, log, data)
@@ -162,7 +104,7 @@ class Pending:
             log = FileHandle.open(directory / "log", mode)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        lines = _lines(log.read(0, log.size))
+        lines = decode_lines(log.read(0, log.size))
         _, header_end, header = next(lines, (0, 0, None))
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise Corrupt(f"the journal of pending changes '{directory / 'log'}' cannot be understood")
@@ -178,6 +120,8 @@ class Pending:
         """Collect the changes; stop where, after a power loss, bytes of one have not arrived."""
         unsure: list[tuple[int, list[Change]]] = []
         for start, end, record in lines:
+            if record is None:
+                break
             if "changes" in record:
                 unsure.append((start, [_decode_change(change) for change in record["changes"]]))
             elif "synced" in record:
@@ -266,7 +210,7 @@ class Pending:
 
     def _append(self, record: dict[str, Any]) -> None:
         try:
-            self._log_size = self._log.write(self._log_size, _encode(record))
+            self._log_size = self._log.write(self._log_size, encode_line(record))
         except OSError:
             os.ftruncate(self._log.fd, self._log_size)
             raise
@@ -288,22 +232,6 @@ def _read_pieces(body: BinaryIO) -> Iterator[bytes]:
 
 
 # -- the lines of the log ----------------------------------------------------------------------
-
-
-def _encode(record: dict[str, Any]) -> bytes:
-    text = json.dumps(record, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _lines(log: bytes) -> Iterator[tuple[int, int, Any]]:
-    """Iterate over whole lines, with where they start and end; a line cut short ends the log."""
-    at = 0
-    while (end := log.find(b"\n", at) + 1) > 0:
-        text = log[at + 9 : end - 1]
-        if log[at : at + 9] != b"%08x " % zlib.crc32(text):
-            return
-        yield at, end, json.loads(text)
-        at = end
 
 
 def _encode_change(key: str, entry: Extent | Changed | None) -> list[Any]:

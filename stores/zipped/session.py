@@ -27,11 +27,13 @@ from stores.errors import (
     StoreError,
     Unavailable,
 )
+from stores.files import FileHandle, sync_directory
+from stores.journal import WriterLock
 from stores.zipped.archive import Archive
 from stores.zipped.catalog import Catalog
-from stores.zipped.merge import dead_bytes, empty_archive, write_archive
-from stores.zipped.pending import Change, Pending, WriterLock, pending_directory, sync_directory
-from stores.zipped.source import FileHandle, FileSource, from_os_error
+from stores.zipped.merge import Tell, all_dead_bytes, dead_bytes, empty_archive, write_archive
+from stores.zipped.pending import Change, Pending, pending_directory
+from stores.zipped.source import FileSource, from_os_error
 from stores.zipped.view import View
 
 __all__ = ["Session", "open_view"]
@@ -129,7 +131,7 @@ class Session:
         self._directory = pending_directory(path)
         self._compression = compression
         self._mutex = threading.RLock()
-        self._lock = WriterLock(self._directory)
+        self._lock = WriterLock(self._directory, "is being written by another process")
         self._broken = False
         self._retry_size = 0
         with _told(path):
@@ -250,13 +252,26 @@ class Session:
 
     # -- merging -------------------------------------------------------------------------------
 
-    def merge(self, *, compact: bool | None = None) -> None:
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the changes that wait to be merged."""
+        with self.changing() as pending:
+            return pending.size
+
+    def is_compact(self) -> bool:
+        """Whether no change is pending, and no bytes worth mentioning are dead."""
+        with self.changing() as pending:
+            return pending.empty and not all_dead_bytes(self.view)
+
+    def merge(self, *, compact: bool | None = None, tell: Tell | None = None) -> None:
         """Bring the pending changes into the archive.
 
         Parameters
         ----------
         compact : bool, optional
             Leave dead bytes behind; by default only if they are many.
+        tell : callable, optional
+            Told how far it is.
         """
         with self.changing() as pending:
             if pending.empty and not compact:
@@ -270,7 +285,7 @@ class Session:
                 compact = dead >= max(COMPACT_BYTES, COMPACT_SHARE * self.view.archive.source.size)
             try:
                 archive = write_archive(
-                    self.view, self._new_path, compact=compact, compression=self._compression
+                    self.view, self._new_path, compact=compact, compression=self._compression, tell=tell
                 )
                 following = Pending.prepare(self._directory, archive.identity)
                 entries = archive.entries()
@@ -285,14 +300,30 @@ class Session:
             self._retry_size = 0
             self._broken = False
 
-    def close(self) -> None:
-        """Merge, and leave nothing but the archive; if that fails, the changes stay pending."""
+    def close(self, *, merge: bool = True) -> None:
+        """Merge, and leave nothing but the archive; if that fails, the changes stay pending.
+
+        Parameters
+        ----------
+        merge : bool
+            False leaves pending what is.
+        """
         with self._mutex:
             try:
-                if not self._broken:
-                    self.merge()
+                if not self._broken and (merge or self._pending.empty):
+                    self._merge_at_last()
                     with _told(self._path, is_open=True):
                         self._pending.remove()
             finally:
                 with _told(self._path, is_open=True):
                     self._lock.release()
+
+    def _merge_at_last(self) -> None:
+        try:
+            self.merge()
+        except StoreError as error:
+            if str(self._directory) in error.message:
+                raise
+            waiting = f"the changes wait in '{self._directory}' until it is opened again"
+            kind = type(error)
+            raise kind(f"{error.message}; {waiting}", key=error.key, os_errno=error.os_errno) from error

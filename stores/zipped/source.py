@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import BinaryIO, Self
 
 import anyio.to_thread
 
 from stores.base import ObjectReader
 from stores.errors import Corrupt, Denied, NoSpace, NotFound, Precondition, ReadOnly, StoreError, Unavailable
+from stores.files import FileHandle
 
-__all__ = ["FileHandle", "FileSource", "ObjectSource", "Source", "from_os_error"]
+__all__ = ["FileSource", "ObjectSource", "Source", "from_os_error"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM)
@@ -31,56 +29,6 @@ def from_os_error(error: OSError, what: str, key: str | None = None) -> StoreErr
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
         kind = NotFound
     return kind(f"{what}: {error.strerror or error}", key=key, os_errno=error.errno)
-
-
-class FileHandle:
-    """A file descriptor that is closed when nobody holds the handle any more.
-
-    Readers of an archive outlive the store's own use of it: a merge replaces the archive under them.
-    """
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-    @classmethod
-    def open(cls, path: Path, flags: int, mode: int = 0o600) -> Self:
-        """Open `path` as ``os.open`` does."""
-        return cls(os.open(path, flags | os.O_CLOEXEC, mode))
-
-    @classmethod
-    def of(cls, file: BinaryIO) -> Self:
-        """Share an open file."""
-        return cls(os.dup(file.fileno()))
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file now."""
-        return os.fstat(self.fd).st_size
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return ``[start, start + size)``, fewer only at the end of the file."""
-        data = os.pread(self.fd, size, start)
-        if len(data) == size or not data:
-            return data
-        parts = [data]  # Linux reads at most 2 GiB at once
-        start, size = start + len(data), size - len(data)
-        while size and (data := os.pread(self.fd, size, start)):
-            parts.append(data)
-            start, size = start + len(data), size - len(data)
-        return b"".join(parts)
-
-    def write(self, start: int, data: bytes | bytearray | memoryview) -> int:
-        """Write all of `data` at `start` and return where it ends."""
-        with memoryview(data) as flat, flat.cast("B") as view:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(self.fd, view[done:], start + done)
-            return start + done
 
 
 class Source(ABC):

@@ -163,7 +163,7 @@ async def test_a_merge_that_fails_loses_nothing(path, monkeypatch, caplog):
         with pytest.raises(NoSpace):
             await store.merge()
         await store.put("newer", b"newer")
-        with pytest.raises(NoSpace):
+        with pytest.raises(NoSpace, match=r"the changes wait in '.*/a\.zip\.pending'"):
             await store.aclose()
     assert path.read_bytes() == before
     async with ZipStore(path) as reading:
@@ -218,6 +218,27 @@ async def test_dead_bytes_are_left_behind(path):
         await store.compact()
         assert path.stat().st_size < 10_000
     assert set(members(path)) == {"a", "d/b", "d/c", "one", "other"}
+
+
+@pytest.mark.parametrize(
+    ("dead", "alive", "reclaimed"),
+    [(1_500_000, 3_000_000, True), (1_500_000, 8_000_000, False), (1_000_000, 500_000, False)],
+    ids=["many", "a small share", "little"],
+)
+async def test_from_which_threshold_on_dead_bytes_are_left_behind(path, dead, alive, reclaimed):
+    """When it is closed: from 1 MiB on, if that is a fifth of the archive."""
+    source = random.Random(1)
+    async with ZipStore(path, "a") as store:
+        await store.put("dead", source.randbytes(dead))
+        await store.put("alive", source.randbytes(alive))
+    async with ZipStore(path, "a") as store:
+        await store.delete("dead")
+    size = path.stat().st_size
+    assert (size < alive + 10_000) == reclaimed
+    assert set(members(path)) == {"a", "d/b", "d/c", "alive"}
+    async with ZipStore(path, "a") as store:  # what was left then is not counted again and again
+        await store.put("new", b"new")
+    assert path.stat().st_size == pytest.approx(size, abs=1000)
 
 
 async def test_few_dead_bytes_stay(path):
@@ -483,6 +504,18 @@ def test_a_crash_at_every_system_call(tmp_path):
     )
     assert told.returncode == 0, told.stderr
     assert int(told.stdout) > 100
+
+
+def test_a_crash_at_every_byte_of_a_compaction(tmp_path):
+    told = subprocess.run(
+        crasher("compaction", tmp_path / "d"),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert told.returncode == 0, told.stderr
+    assert int(told.stdout) > 500
 
 
 def test_kills_at_random_moments(tmp_path):

@@ -6,6 +6,9 @@ begins (``?``) and after it was acknowledged (``!``).
 ``points PATH`` makes one fixed run of changes again and again, and crashes at the first system call
 that changes anything on the disk, at the second, and so on; each write also half way through it.  It
 looks at what each crash left, and prints how many there were.
+
+``compaction PATH`` does the same with one compaction that also merges what is pending, and crashes
+after each byte that it writes, too.
 """
 
 from __future__ import annotations
@@ -161,6 +164,28 @@ def crash_at(number: int, share: float) -> None:
         wrap(name)
 
 
+def crash_after(budget: int) -> None:
+    """End the process when so many bytes are written, in the middle of a write if need be."""
+    left = [budget]
+    write, copy = os.pwrite, os.copy_file_range
+
+    def counted_write(fd, data, offset):
+        left[0] -= len(data)
+        if left[0] < 0:
+            write(fd, data[: left[0]], offset)
+            os._exit(9)
+        return write(fd, data, offset)
+
+    def counted_copy(source, target, size, start, at):
+        left[0] -= size
+        if left[0] < 0:
+            copy(source, target, size + left[0], start, at)
+            os._exit(9)
+        return copy(source, target, size, start, at)
+
+    os.pwrite, os.copy_file_range = counted_write, counted_copy
+
+
 def change_session(session, change: list) -> None:
     match change:
         case ["put", key, seed]:
@@ -230,6 +255,65 @@ def points(directory: Path) -> int:
     return number
 
 
+def compact(path: Path) -> None:
+    session = zip_session.Session(path, "a", create=False, compression=0)
+    session.merge(compact=True)
+    session.close()
+
+
+def compaction(directory: Path) -> int:
+    """Crash at every call, and after every byte: the archive is the old one or the new one."""
+    template, work = directory / "template", directory / "work"
+    os.fsync = lambda fd: None  # a process that dies takes nothing with it that it has written
+    template.mkdir(parents=True)
+    expected = prepare(template / "a.zip")
+    old = (template / "a.zip").read_bytes()
+    shutil.copytree(template, work)
+    compact(work / "a.zip")
+    new = (work / "a.zip").read_bytes()
+    assert len(new) < len(old)
+    for whole in (template, work):
+        check_with_unzip(whole / "a.zip")
+    seen, points = set(), 0
+    for crash in (lambda number: crash_at(number, 0.5), crash_after):
+        number, status = 0, 9
+        while status == 9:
+            shutil.rmtree(work)
+            shutil.copytree(template, work)
+            child = os.fork()
+            if not child:
+                crash(number)
+                compact(work / "a.zip")
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert status in (0, 9), status
+            found = (work / "a.zip").read_bytes()
+            assert found in (old, new), number
+            assert asyncio.run(shown(work / "a.zip", "r")) == expected, number
+            seen.add((status, found == new))
+            compact(work / "a.zip")
+            assert (work / "a.zip").read_bytes() == new, number
+            assert names(work) == ["a.zip"], number
+            points += 1
+            number += 1
+    assert seen == {(9, False), (9, True), (0, True)}
+    return points
+
+
+def prepare(path: Path) -> dict[str, bytes]:
+    """Make an archive with dead bytes in it and changes pending on it; return what it shows."""
+    session = zip_session.Session(path, "a", create=True, compression=0)
+    for key in ("kept", "dead", "replaced", "renamed"):
+        changes.put(session, key, key.encode() * 9, False, None)
+    session.merge()
+    changes.delete(session, "dead")
+    session.merge()
+    changes.put(session, "replaced", b"other", False, None)
+    changes.rename(session, "renamed", "d/new", False, False)
+    session._lock._handle = None  # as after a crash
+    return {"kept": b"kept" * 9, "replaced": b"other", "d/new": b"renamed" * 9}
+
+
 def check_with_unzip(path: Path) -> None:
     told = subprocess.run(["unzip", "-t", path], check=False, capture_output=True, text=True)
     assert "No errors detected" in told.stdout or "zipfile is empty" in told.stdout + told.stderr, told
@@ -252,5 +336,7 @@ def examine(path: Path, state: dict[str, int], done: int, where: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "points":
         print(points(Path(sys.argv[2])))
+    elif sys.argv[1] == "compaction":
+        print(compaction(Path(sys.argv[2])))
     else:
         asyncio.run(loop(sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])))
