@@ -141,9 +141,9 @@ class Capabilities:
     versions : bool
         ``ObjectMeta.version`` is never None, and ``if_version`` works for reads.
     create_if_absent : bool
-        ``put(if_absent=True)`` is atomic.
+        ``put(if_absent=True)`` is atomic (but see `ObjectStore` for large objects).
     replace_if_version : bool
-        ``put(if_version=...)`` is atomic.
+        ``put(if_version=...)`` is atomic (but see `ObjectStore` for large objects).
     rename : bool
         ``rename`` is one atomic step (else callers copy and delete).
     server_copy : bool

@@ -22,7 +22,7 @@ from stores.base import Store
 from stores.errors import BadLocation, Denied, NotFound
 from stores.urls import redact
 
-__all__ = ["Backend", "open_store"]
+__all__ = ["Backend", "local_path", "open_store"]
 
 Backend = Literal["auto", "obstore", "fsspec"]
 """Which library reaches a URL that both can; ``auto`` takes obstore."""
@@ -168,17 +168,32 @@ def _from_text(text: str, read_only: bool, create: bool, backend: Backend, optio
         if store is None:
             raise BadLocation(f"{text!r} returned a {type(made).__name__}, which is no store")
         return store
-    if re.match(r"file:/", text, re.IGNORECASE):
+    path = local_path(text)
+    if path is not None:
         _refuse_options(options, "a local path")
-        return _local(_path_of_url(text), read_only, create)
+        return _local(path, read_only, create)
     if _is_chain(text):
         return _fsspec_url(text, read_only, backend, options)
-    found = _SCHEME.match(text)
-    if found is None or len(found[1]) == 1:  # C:// is a drive
-        _refuse_options(options, "a local path")
-        return _local(Path(text).expanduser() if _has_home(text) else Path(text), read_only, create)
-    scheme = found[1].lower()
+    scheme = text.partition("://")[0].lower()
     return _from_url(scheme, f"{scheme}{text[len(scheme) :]}", read_only, backend, options)
+
+
+def local_path(text: str) -> Path | None:
+    """Return the path of this machine that a location names, None if it names another place.
+
+    Raises
+    ------
+    BadLocation
+        If it is the URL of a file of another machine.
+    """
+    if text.startswith("python:"):
+        return None
+    if re.match(r"file:/", text, re.IGNORECASE):
+        return _path_of_url(text)
+    found = _SCHEME.match(text)
+    if _is_chain(text) or (found is not None and len(found[1]) > 1):  # C:// is a drive
+        return None
+    return Path(text).expanduser() if _has_home(text) else Path(text)
 
 
 def _from_url(scheme: str, url: str, read_only: bool, backend: Backend, options: dict[str, Any]) -> Store:

@@ -7,19 +7,42 @@ delete leaves empty, and asking without being answered from a cache.
 from __future__ import annotations
 
 import errno
+import io
+import math
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from stores.bodies import BodyReader
 from stores.filesystems.kinds import Kind
+from stores.meta import Body
 
-__all__ = ["PARTIAL", "Place", "fresh_async", "fresh_sync", "read_async", "read_sync", "remove", "write"]
+__all__ = [
+    "LARGE",
+    "PARTIAL",
+    "Place",
+    "fresh_async",
+    "fresh_sync",
+    "in_parts",
+    "path_of",
+    "read_async",
+    "read_sync",
+    "remove",
+    "write",
+]
 
 PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial")
 """Names of what is being written; listings leave them out."""
 
+LARGE = 64 << 20
+"""Files from this size on are not taken into memory, where the table knows another way."""
+
 _ATTEMPTS = 4
+_BLOCK = 4 << 20
+_MAX_PARTS = 10_000
 
 
 class Place(NamedTuple):
@@ -39,21 +62,40 @@ class Place(NamedTuple):
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write(place: Place, data: bytes, *, if_absent: bool) -> None:
-    """Store a file, in one step where the table says so."""
+def write(place: Place, body: BodyReader, *, if_absent: bool) -> int:
+    """Store a file, in one step where the table says so, and return its size."""
     fs, kind, _, path = place
+    size = body.size()
+    if kind.replace is not None and kind.streams and size >= LARGE:
+        _write_beside(place, lambda partial: _pour(fs, partial, body, size), if_absent)
+        return size
+    data = body.whole()
     if kind.replace is not None:
-        _write_beside(place, data, if_absent)
-        return
+        _write_beside(place, lambda partial: fs.pipe_file(partial, data), if_absent)
+        return len(data)
     if kind.tree and not kind.makes_dirs:
         _refuse_directory(fs, path)
     _with_parent(place, lambda: fs.pipe_file(path, data))
+    return len(data)
 
 
-def _write_beside(place: Place, data: bytes, if_absent: bool) -> None:
+def _pour(fs: Any, path: str, body: BodyReader, size: int) -> None:
+    with fs.open(path, "wb") as file:
+        for start in range(0, size, _BLOCK):
+            block = bytearray(min(_BLOCK, size - start))
+            body.fill(block, start)
+            file.write(block)
+
+
+def _write_beside(place: Place, store: Callable[[str], object], if_absent: bool) -> None:
     fs, kind, _, path = place
     partial = place._replace(path=f"{place.parent}/.{uuid.uuid4().hex}.partial")
-    _with_parent(partial, lambda: fs.pipe_file(partial.path, data))
+    try:
+        _with_parent(partial, lambda: store(partial.path))
+    except BaseException:
+        with suppress(FileNotFoundError):
+            remove(partial)
+        raise
     try:
         if if_absent:
             fs.link(partial.path, path)
@@ -66,6 +108,33 @@ def _write_beside(place: Place, data: bytes, if_absent: bool) -> None:
         remove(partial)
         raise
     fs.rm_file(partial.path)
+
+
+def in_parts(kind: Kind, size: int) -> dict[str, int]:
+    """Return the options of a ``_put_file`` in parts, small ones unless there were too many."""
+    options = dict(kind.parts)
+    if "chunksize" in options:
+        mebibytes = math.ceil(size / _MAX_PARTS / (1 << 20))
+        options["chunksize"] = max(options["chunksize"], mebibytes << 20)
+    return options
+
+
+@contextmanager
+def path_of(body: Body) -> Iterator[str | None]:
+    """Give a path of a body that is a real file, as long as the context lasts; None for any other.
+
+    Opening the path gives a file of its own, with a position of its own.
+    """
+    raw = getattr(body, "raw", body)
+    if not (isinstance(body, (io.FileIO, io.BufferedReader, io.BufferedRandom)) and type(raw) is io.FileIO):
+        yield None  # a file in disguise (of gzip, say) lends the descriptor of another
+        return
+    body.flush()
+    descriptor = os.dup(raw.fileno())
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _with_parent(place: Place, action: Callable[[], object]) -> None:

@@ -44,6 +44,9 @@ __all__ = ["KINDS", "UNKNOWN", "Kind", "kind_of", "mtime_of", "plain", "protocol
 
 Info = Mapping[str, Any]
 
+PART = 8 << 20
+IN_FLIGHT = 8
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
@@ -68,6 +71,11 @@ class Kind:
         The first name of a path is a bucket, which must exist.
     serial : bool
         Not for two threads at once.
+    parts : dict
+        How ``_put_file`` of an asynchronous file system is told to send a large file in small parts, a
+        few at once, all or nothing; empty where it is not known to: files are then sent from memory.
+    streams : bool
+        A file that is open for writing takes its bytes piece by piece, without keeping them.
     read_only, listable, ranges, server_copy : bool
         As the capabilities of these names.
     """
@@ -80,6 +88,8 @@ class Kind:
     flat: bool = False
     bucket: bool = False
     serial: bool = False
+    parts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    streams: bool = False
     read_only: bool = False
     listable: bool = True
     ranges: bool = False
@@ -117,9 +127,19 @@ UNKNOWN = Kind()
 """Of protocols that are not in the table."""
 
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("s3", "s3a"), dataclasses.replace(_CLOUD, version=("ETag",))),
-    **dict.fromkeys(("gs", "gcs"), dataclasses.replace(_CLOUD, version=("generation",))),
-    **dict.fromkeys(("az", "abfs", "abfss"), dataclasses.replace(_CLOUD, version=("etag",))),
+    **dict.fromkeys(
+        ("s3", "s3a"),
+        dataclasses.replace(
+            _CLOUD, version=("ETag",), parts={"chunksize": PART, "max_concurrency": IN_FLIGHT}
+        ),
+    ),
+    **dict.fromkeys(
+        ("gs", "gcs"), dataclasses.replace(_CLOUD, version=("generation",), parts={"chunksize": PART})
+    ),
+    **dict.fromkeys(
+        ("az", "abfs", "abfss"),
+        dataclasses.replace(_CLOUD, version=("etag",), parts={"max_concurrency": IN_FLIGHT}),
+    ),
     "memory": Kind(version=("created", "size"), tree=True, flat=True, ranges=True),
     **dict.fromkeys(
         ("file", "local"),
@@ -129,12 +149,13 @@ KINDS: dict[str, Kind] = {
             replace=_replace_local,
             makes_dirs=True,
             tree=True,
+            streams=True,
             ranges=True,
         ),
     ),
     **dict.fromkeys(
         ("sftp", "ssh"),
-        Kind(replace=_replace_by_mv, makes_dirs=True, tree=True, serial=True, ranges=True),
+        Kind(replace=_replace_by_mv, makes_dirs=True, tree=True, serial=True, streams=True, ranges=True),
     ),
     "ftp": Kind(replace=_replace_by_mv, makes_dirs=True, tree=True, serial=True),
     **dict.fromkeys(("smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav", "dav"), _IN_PLACE),

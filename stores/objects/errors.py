@@ -47,6 +47,7 @@ _NO_ACCESS = (
 )
 _OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "StorageFull", "AccountQuotaExceeded")
+_PARTS_GONE = ("NoSuchUpload", "InvalidBlockList")
 _CLOCK = ("RequestTimeTooSkewed",)
 _TRUST = ("invalid peer certificate", "UnknownIssuer", "NotValidForName", "CertExpired")
 _METADATA_SERVICE = re.compile(
@@ -152,6 +153,9 @@ def translate(error: BaseException, key: str | None, *, place: str, endpoint: st
         return Unavailable(f"there is no {bucket or 'bucket'} at {endpoint}", key=key)
     if failure.status == 507 or failure.code in _FULL:
         return NoSpace(f"the store is full or over its quota ({failure.tells})", key=key)
+    if failure.code in _PARTS_GONE:
+        # Aborted by somebody else, or completed by a request whose answer was lost: not known which.
+        return Unavailable("the parts that were sent are gone: it may be stored, or not", key=key)
     found = _by_class(error, failure, key)
     if found is not None:
         return found

@@ -11,7 +11,8 @@ per call than a bridge to asyncio.  What the kinds differ in:
   size; an object of which the server tells neither has none.  A web page that is answered in place
   of an object (an index of a directory, a friendly error) counts as no object.
 
-A put that is cancelled, or that ends in Unavailable, may still take place.
+A put that is cancelled, or that ends in Unavailable, may still take place; a large one that is cancelled
+only if its last request was under way.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import anyio.to_thread
 import obstore
 
 from stores.base import Store
+from stores.bodies import BodyFailed
 from stores.errors import (
     AlreadyExists,
     Denied,
@@ -50,10 +52,10 @@ from stores.meta import (
     PrefixMeta,
 )
 from stores.objects import web
-from stores.objects.bodies import BodyFailed, content_of, part_size
 from stores.objects.errors import OBSTORE_ERRORS, Failure, UnlistableKey, translate
 from stores.objects.options import open_obstore
 from stores.objects.places import Place, without_path
+from stores.objects.sending import IN_FLIGHT, LARGE, Sending, send_in_parts, send_whole
 from stores.objects.spare import spare_lister
 
 __all__ = ["ObjectStore"]
@@ -61,6 +63,11 @@ __all__ = ["ObjectStore"]
 T = TypeVar("T")
 
 PAGE = 1000
+LARGE_PUTS = 4
+"""How many large bodies are sent at once: each holds up to `LARGE` bytes of memory."""
+
+_PATIENCE = 10.0  # of a store that is closed, for uploads that were given up to be aborted
+_IN_PARTS = frozenset({"s3", "gcs", "azure", "local"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _STAGED = re.compile(r"#\d+$")
 _CLOUD = Capabilities(
@@ -91,6 +98,7 @@ class _State:
     opened: bool = False
     whole_answers: bool = False  # it ignores ranges
     bare_etags: bool = False  # it wants If-Match of a put without quotes
+    under_way: set[Sending] = dataclasses.field(default_factory=set)
     spare: Store | None = None  # lists what obstore cannot
 
 
@@ -109,6 +117,22 @@ class ObjectStore(Store):
         Without any secret; found out if not given.
     max_connections : int
         How many requests may be under way at once.
+
+    Notes
+    -----
+    A put below 64 MiB is one request, and its condition is kept by the server.  A larger one goes in
+    parts, at most eight (and at most 64 MiB) at once, whatever its size, which may be as large as the
+    server allows.  obstore can give an upload in parts no condition: it is looked at before the first
+    part is sent and again when all are stored, right before the upload is completed.  What another
+    writer puts between this look and the completion (a few kilobytes and one request) is replaced
+    unseen.
+
+    What fails or is cancelled is aborted: the old object stays, and no parts are left on the server.
+    If the process is killed, S3 and Google keep the parts, unseen, until somebody aborts the upload or
+    a lifecycle rule does (``AbortIncompleteMultipartUpload``), Azure for a week.
+
+    S3 checks a SHA-256 of each request and of each part.  To web servers all goes in one request, from
+    memory; obstore's own store in memory takes all at once, too.
     """
 
     def __init__(
@@ -132,6 +156,8 @@ class ObjectStore(Store):
         self._place = place
         self._state = _State(place.kind)
         self._limiter = anyio.CapacityLimiter(max_connections)
+        self._large_limiter = anyio.CapacityLimiter(LARGE_PUTS)
+        self._part_connections = min(IN_FLIGHT, max_connections)
 
     @classmethod
     def from_url(cls, url: str, *, storage_options: Mapping[str, Any], read_only: bool = False) -> Self:
@@ -200,7 +226,12 @@ class ObjectStore(Store):
         self._state.opened = True
 
     async def aclose(self) -> None:
-        """Close what lists the keys that obstore cannot; obstore's own connections need no closing."""
+        """Wait for what was given up to be aborted, and close what lists the keys that obstore cannot.
+
+        obstore's own connections need no closing.
+        """
+        for sending in tuple(self._state.under_way):
+            await anyio.to_thread.run_sync(sending.ended.wait, _PATIENCE, abandon_on_cancel=True)
         spare, self._state.spare = self._state.spare, None
         if spare is not None:
             await spare.aclose()
@@ -439,43 +470,75 @@ class ObjectStore(Store):
         await self._ready()
         if self._state.kind == "http":
             raise ReadOnly("a plain web server cannot be written", key=key)
-        mode: Any = "create" if if_absent else self._update(if_version) if if_version is not None else None
-
-        send = partial(self._send, self._new_path(key), body)
+        sending = Sending(body)
         try:
-            size, told = await self._call(lambda: send(mode), key, putting=True)
+            size, told = await self._send(key, sending, if_absent, if_version)
         except BodyFailed as failed:
             raise failed.error from None
-        except Precondition as error:
-            if if_version is None or self._state.bare_etags or not _failure_of(error).quoted_tags_refused:
-                raise
-            size, told = await self._call(lambda: send({"e_tag": if_version}), key, putting=True)
-            self._state.bare_etags = True
         except AlreadyExists as error:
             if if_absent:
                 raise
             if if_version is not None:
                 raise Precondition("it is being changed by somebody else", key=key) from error
             raise Unsupported("something else is in the way of this key", key=key) from error
+        finally:
+            if not sending.ended.is_set():  # cancelled: what is being read of the body is soon read
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(sending.give_up)
         return await self._meta_of_put(key, size, told)
 
-    def _send(self, path: str, body: Body, mode: Any) -> tuple[int, Any]:
-        """Put a body, in a thread; return its size and what obstore told."""
-        in_parts = mode is None and self._state.kind != "webdav"
+    async def _send(
+        self, key: str, sending: Sending, if_absent: bool, if_version: str | None
+    ) -> tuple[int, Any]:
+        """Put a body on a condition; return its size and what obstore told."""
+        path = self._new_path(key)
+        source = sending.body
+        size = source.size() if source.in_memory else await anyio.to_thread.run_sync(source.size)
+        if size >= LARGE and self._state.kind in _IN_PARTS:
+            check = partial(self._check_condition, key, path, if_absent, if_version)
+            send = partial(
+                send_in_parts, self._obstore, path, sending, check, connections=self._part_connections
+            )
+            return await self._call(partial(self._until_ended, sending, send), key, putting=True, large=True)
+
+        async def put(mode: Any) -> tuple[int, Any]:
+            send = partial(send_whole, self._obstore, path, sending, mode)
+            return await self._call(partial(self._until_ended, sending, send), key, putting=True)
+
+        if if_version is None:
+            return await put("create" if if_absent else None)
         try:
-            content, size = content_of(body, in_parts=in_parts)
-        except OBSTORE_ERRORS as error:
-            raise BodyFailed(error) from None
-        if isinstance(content, bytes):
-            return size, obstore.put(self._obstore, path, content, mode=mode, use_multipart=False)
-        file: Any = content  # to obstore, whatever has `read` and `seek`
+            return await put(self._update(if_version))
+        except Precondition as error:
+            if self._state.bare_etags or not _failure_of(error).quoted_tags_refused:
+                raise
+        told = await put({"e_tag": if_version})
+        self._state.bare_etags = True
+        return told
+
+    def _until_ended(self, sending: Sending, send: Callable[[], T]) -> T:
+        """Send, in a thread, and tell those who wait for the end of it."""
+        sending.ended.clear()
+        self._state.under_way.add(sending)
         try:
-            told = obstore.put(self._obstore, path, file, use_multipart=True, chunk_size=part_size(size))
-        except OBSTORE_ERRORS:
-            if content.failed is not None:
-                raise BodyFailed(content.failed) from None
-            raise
-        return size, told
+            return send()
+        finally:
+            self._state.under_way.discard(sending)
+            sending.ended.set()
+
+    def _check_condition(self, key: str, path: str, if_absent: bool, if_version: str | None) -> None:
+        """Raise AlreadyExists or Precondition if a put on this condition would be wrong now; in a thread."""
+        if not if_absent and if_version is None:
+            return
+        try:
+            version = self._meta(obstore.head(self._obstore, path), key).version
+        except FileNotFoundError:
+            version = None
+        else:
+            if if_absent:
+                raise AlreadyExists("the key is taken", key=key)
+        if version != if_version:
+            raise Precondition("it is not of that version any more", key=key)
 
     async def _meta_of_put(self, key: str, size: int, told: Any) -> ObjectMeta:
         version = self._version(told["e_tag"], None, size)
@@ -556,7 +619,13 @@ class ObjectStore(Store):
     # -- calls ---------------------------------------------------------------------------------
 
     async def _call(
-        self, work: Callable[[], T], key: str | None, *, opening: bool = False, putting: bool = False
+        self,
+        work: Callable[[], T],
+        key: str | None,
+        *,
+        opening: bool = False,
+        putting: bool = False,
+        large: bool = False,
     ) -> T:
         """Run `work` in a thread and translate what it raises."""
 
@@ -566,7 +635,8 @@ class ObjectStore(Store):
             except OBSTORE_ERRORS as error:
                 raise self._translated(error, key, opening=opening, putting=putting) from error
 
-        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._limiter)
+        limiter = self._large_limiter if large else self._limiter
+        return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
 
     def _translated(
         self, error: BaseException, key: str | None, *, opening: bool, putting: bool

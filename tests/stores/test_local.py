@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import threading
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from stores.errors import (
     Unsupported,
 )
 from stores.local import LocalStore
-from stores.local.beneath import RENAME_EXCHANGE, Root, rename_at
-from stores.local.files import is_temporary, store_error
+from stores.local.beneath import MOST_AT_ONCE, RENAME_EXCHANGE, Root, rename_at
+from stores.local.files import is_temporary, os_error, store_error
 from stores.meta import AttributeChange, Capabilities
 from stores.testing import StoreConformance, collect, each_raises
 
@@ -60,6 +60,24 @@ class TestLocalWithoutOpenat2(TestLocal):
         monkeypatch.setattr(Root, "has_openat2", False)
 
 
+class TestLocalOnANetwork(TestLocal):
+    """Where nothing may be asked but by threads."""
+
+    @pytest.fixture(autouse=True)
+    def _network(self, monkeypatch):
+        monkeypatch.setattr("stores.local.beneath._ON_THIS_MACHINE", frozenset())
+
+    async def test_threads_are_asked(self, store, monkeypatch):
+        await store.put("a", b"x")
+        reader = await store.open_reader("a")
+        asked = without_threads(monkeypatch)
+        for call in (store.head("a"), store.get("a"), store.root(), reader.read(0, 1)):
+            with pytest.raises(RuntimeError):
+                await call
+        assert len(asked) == 4
+        await reader.aclose()
+
+
 @pytest.fixture(params=[True, False], ids=["openat2", "walk"])
 def resolver(request, monkeypatch):
     monkeypatch.setattr(Root, "has_openat2", request.param)
@@ -84,6 +102,18 @@ def outside(tmp_path):
 async def store(path):
     async with LocalStore(path) as store:
         yield store
+
+
+def without_threads(monkeypatch):
+    """Refuse all work in threads; return a list that grows with each refusal."""
+    refused = []
+
+    async def refuse(function, *_args, **_options):
+        refused.append(function)
+        raise RuntimeError("no threads")
+
+    monkeypatch.setattr("anyio.to_thread.run_sync", refuse)
+    return refused
 
 
 def names_in(directory):
@@ -606,3 +636,121 @@ def test_every_errno_has_its_error(number, kind):
     error = store_error(OSError(number, "text"), "key")
     assert type(error) is kind
     assert (error.key, error.os_errno) == ("key", number)
+
+
+# -- without waiting -------------------------------------------------------------------------------
+
+
+async def test_what_is_in_memory_needs_no_thread(store, path, monkeypatch):
+    (path / "d").mkdir()
+    (path / "d/a").write_bytes(b"12345")
+    await store.head("d/a")  # now it is in memory
+    without_threads(monkeypatch)
+    assert (await store.lookup("d/a")).object == await store.head("d/a")
+    assert (await store.lookup("d")).prefix.prefix == "d"
+    assert (await store.root()).prefix == ""
+    reader = await store.open_reader("d/a")
+    assert reader.meta.size == 5
+    await reader.aclose()
+
+
+def refuse(number):
+    def preadv(*_):
+        raise os_error(number)
+
+    return preadv
+
+
+def nothing_more(fd, buffers, start, _flags):
+    """Give half of what is wanted."""
+    data = os.pread(fd, len(buffers[0]) // 2, start)
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+@pytest.mark.parametrize(
+    "preadv",
+    [refuse(errno.EAGAIN), refuse(errno.EOPNOTSUPP), nothing_more],
+    ids=["not in memory", "cannot tell", "half in memory"],
+)
+async def test_what_is_not_in_memory_is_read_by_threads(store, path, monkeypatch, preadv):
+    content = os.urandom(100_000)
+    (path / "a").write_bytes(content)
+    async with aclosing(await store.open_reader("a")) as reader:
+        monkeypatch.setattr("stores.local.beneath.os.preadv", preadv)
+        for _ in range(2):
+            assert await reader.read(10, 50_000) == content[10:50_010]
+            assert await reader.read(99_000, 5_000) == content[99_000:]
+            assert (await store.get("a"))[0] == content
+            assert await store.get_range("a", 99_990, 200_000) == content[99_990:]
+    assert open_files(path / "a") == []
+
+
+async def test_a_reader_closed_while_it_waits_for_the_disk(store, path, monkeypatch):
+    (path / "a").write_bytes(b"12345")
+    reader = await store.open_reader("a")
+    read, asked = [], anyio.Event()
+
+    def preadv(*_):
+        asked.set()
+        raise os_error(errno.EAGAIN)
+
+    monkeypatch.setattr("stores.local.beneath.os.preadv", preadv)
+
+    async def go_on():
+        read.append(await reader.read(0, 5))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(go_on)
+        await asked.wait()
+        await reader.aclose()
+    assert read == [b"12345"]
+    assert open_files(path) == [str(path)]
+
+
+async def test_errors_of_the_disk_are_told(store, path, monkeypatch):
+    (path / "a").write_bytes(b"12345")
+    async with aclosing(await store.open_reader("a")) as reader:
+        monkeypatch.setattr("stores.local.beneath.os.preadv", refuse(errno.EIO))
+        with pytest.raises(Unavailable):
+            await reader.read(0, 5)
+        with pytest.raises(Unavailable):
+            await store.get("a")
+
+
+async def test_reads_of_any_size(store, path):
+    content = os.urandom(2 * MOST_AT_ONCE + 5)
+    (path / "a").write_bytes(content)
+    async with aclosing(await store.open_reader("a")) as reader:
+        for size in (1, MOST_AT_ONCE, MOST_AT_ONCE + 1, len(content), len(content) + 10):
+            assert await reader.read(3, size) == content[3 : 3 + size]
+        assert await reader.read(len(content), 5) == b""
+    assert (await store.get("a"))[0] == content
+
+
+async def test_other_file_systems_beneath_the_root_are_asked_by_threads():
+    root = Root.at(Path("/"))
+    assert root.cached is not None
+    with pytest.raises(BlockingIOError):
+        root.cached.open("proc/version", os.O_PATH)
+    root.close()
+    async with LocalStore("/", read_only=True) as store:
+        assert (await store.head("proc/version")).key == "proc/version"
+        assert (await store.open_reader("proc/version"))._may_be_in_memory is False
+
+
+async def test_a_way_out_is_no_secret_to_be_told_at_once(path, outside):
+    (path / "out").symlink_to(outside)
+    root = Root.at(path)
+    with pytest.raises(BlockingIOError):
+        root.cached.open("out/secret", os.O_RDONLY)
+    with pytest.raises(OSError, match=os.strerror(errno.EXDEV)):
+        root.open("out/secret", os.O_RDONLY)
+
+
+async def test_a_listing_of_several_pages(store, path):
+    for number in range(2000):
+        (path / str(number)).touch()
+    async with aclosing(store.list_dir()) as pages:
+        sizes = [len(page.objects) async for page in pages]
+    assert sizes == [1000, 1000]

@@ -343,15 +343,6 @@ async def test_quotes_of_etags_are_learned(rados_gateway: S3Server) -> None:
     assert (await store.get("a"))[0] == b"3"
 
 
-class BrokenFile(io.BytesIO):
-    """Gives 20 MiB, then fails."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.tell() > 20 << 20:
-            raise RuntimeError("the disk of the body failed")
-        return super().read(size)
-
-
 class UnreadableFile(io.BytesIO):
     """Gives nothing."""
 
@@ -395,24 +386,6 @@ async def test_how_many_requests_a_call_costs() -> None:
             asked.clear()
             await ask()
             assert sorted(asked) == cost
-
-
-@pytest.mark.parametrize("server", ["moto_server", "rados_gateway", "azurite_server"])
-async def test_files_that_go_in_parts(server: str, request: pytest.FixtureRequest) -> None:
-    where = request.getfixturevalue(server)
-    scheme = "az" if server == "azurite_server" else "s3"
-    store = ObjectStore.from_url(f"{scheme}://{where.create()}", storage_options=where.storage_options)
-    data = bytes(range(256)) * (40 << 12)
-    meta = await store.put("a", io.BytesIO(data))
-    assert meta.size == len(data)
-    assert meta.version == (await store.head("a")).version
-    assert (await store.get("a", if_version=meta.version))[0] == data
-    with pytest.raises(RuntimeError, match="disk of the body"):
-        await store.put("a", BrokenFile(data))
-    with pytest.raises(RuntimeError, match="disk of the body"):
-        await store.put("new", BrokenFile(data))
-    assert set((await collect(store)).objects) == {"a"}
-    assert (await store.head("a")).version == meta.version
 
 
 # -- what others put into a bucket ---------------------------------------------------------------
