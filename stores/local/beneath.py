@@ -6,6 +6,10 @@ path twice: a key is opened in one ``openat2(2)`` that the kernel keeps beneath
 the root, or (kernels before 5.6, some sandboxes) by a walk that opens one name
 after the other without following links, and reads links itself.  What is then
 done to the last name is done relative to the directory that was opened.
+
+What the kernel has in memory is told in microseconds, a thousandth of what a disk may take; asking a
+thread for it costs a hundred times the answer.  So `Root.cached` opens and reads only what needs no
+waiting, on the thread that asks, and says so where a thread is needed after all.
 """
 
 from __future__ import annotations
@@ -17,14 +21,20 @@ import platform
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
 __all__ = [
+    "MOST_AT_ONCE",
     "RENAME_EXCHANGE",
     "RENAME_NOREPLACE",
+    "CachedRoot",
     "Root",
     "encode",
+    "is_on_this_machine",
+    "read_exactly",
+    "read_from_memory",
     "rename_at",
     "sync_file_system",
 ]
@@ -34,17 +44,43 @@ RENAME_EXCHANGE = 2
 
 _SYS_OPENAT2 = 437  # on all architectures
 _SYS_RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
+_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
+_RESOLVE_CACHED = 0x20
 _AT_EMPTY_PATH = 0x1000
+MOST_AT_ONCE = 1 << 20
 _MAX_LINKS = 40  # as the kernel's own MAXSYMLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
+_ON_THIS_MACHINE = frozenset(
+    {
+        0xEF53,  # ext2, ext3, ext4
+        0x58465342,  # xfs
+        0x9123683E,  # btrfs
+        0xF2F52010,  # f2fs
+        0xCA451A4E,  # bcachefs
+        0x2FC12FC1,  # zfs
+        0x794C7630,  # overlayfs
+        0x01021994,  # tmpfs
+        0x858458F6,  # ramfs
+    }
+)
+"""Types of file systems (``f_type`` of ``statfs(2)``) that never ask a network or another process."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+_syscall.restype = ctypes.c_long
 
 
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+@lru_cache(maxsize=64)
+def _open_how(flags: int, resolve: int) -> _OpenHow:
+    return _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | resolve)
 
 
 def encode(text: str) -> bytes:
@@ -59,20 +95,15 @@ def _check(result: int, path: bytes) -> int:
     return result
 
 
+def _openat2(root: int, path: bytes, flags: int, resolve: int = 0) -> int:
+    how = _open_how(flags, resolve)
+    return _check(_syscall(_SYS_OPENAT2, root, path, ctypes.addressof(how), ctypes.sizeof(how)), path)
+
+
 def _open_by_kernel(root: int, path: bytes, flags: int) -> int:
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     while True:
         with suppress(BlockingIOError):  # something was renamed during the walk: the kernel asks to repeat
-            return _check(
-                _libc.syscall(
-                    ctypes.c_long(_SYS_OPENAT2),
-                    ctypes.c_int(root),
-                    ctypes.c_char_p(path),
-                    ctypes.byref(how),
-                    ctypes.c_size_t(ctypes.sizeof(how)),
-                ),
-                path,
-            )
+            return _openat2(root, path, flags)
 
 
 def _open_by_walking(root: int, path: bytes, flags: int) -> int:
@@ -96,8 +127,10 @@ def _open_by_walking(root: int, path: bytes, flags: int) -> int:
             elif name == b"":
                 name = b"."
             there = keep(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=walked[-1]))
-            link = _link_text(there)
-            if link is not None and (todo or not flags & os.O_NOFOLLOW):
+            link = (
+                _link_text(there) if todo or not flags & os.O_NOFOLLOW else None
+            )  # reading one sets its atime
+            if link is not None:
                 links += 1
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
@@ -132,6 +165,28 @@ def _kernel_has_openat2(root: int) -> bool:
     return True
 
 
+def _kernel_opens_from_memory(root: int) -> bool:
+    """Tell whether the kernel knows RESOLVE_CACHED (5.12)."""
+    try:
+        os.close(_openat2(root, b".", _DIRECTORY, _RESOLVE_CACHED))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class _FileSystem(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_ulong), ("rest", ctypes.c_ubyte * 248))
+
+
+def is_on_this_machine(fd: int) -> bool:
+    """Tell whether a file lies on a disk (or in the memory) of this machine, and not on a network."""
+    found = _FileSystem()
+    _check(_libc.fstatfs(ctypes.c_int(fd), ctypes.byref(found)), b"")
+    return found.kind & 0xFFFFFFFF in _ON_THIS_MACHINE
+
+
 def rename_at(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
     """Call ``renameat2(2)``; EINVAL where the file system lacks a flag."""
     if not flags:
@@ -150,7 +205,7 @@ def rename_at(source_dir: int, source: bytes, target_dir: int, target: bytes, fl
     number = _SYS_RENAMEAT2.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source)
-    _check(_libc.syscall(ctypes.c_long(number), *arguments), source)
+    _check(_libc["syscall"](ctypes.c_long(number), *arguments), source)  # another signature than _syscall
 
 
 def sync_file_system(fd: int) -> None:
@@ -159,7 +214,10 @@ def sync_file_system(fd: int) -> None:
 
 
 class _FileHandle(ctypes.Structure):
-    _fields_ = (("size", ctypes.c_uint), ("kind", ctypes.c_int), ("data", ctypes.c_ubyte * 128))
+    _fields_ = (("size", ctypes.c_uint), ("kind", ctypes.c_int), ("data", ctypes.c_char * 128))
+
+
+_HANDLE_DATA = _FileHandle.data.offset
 
 
 def file_handle(directory: int, name: bytes) -> str:
@@ -185,7 +243,84 @@ def file_handle(directory: int, name: bytes) -> str:
         if number in (errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS, errno.EOVERFLOW):
             return ""
         raise OSError(number, os.strerror(number), name)
-    return bytes(handle.data[: handle.size]).hex()
+    return memoryview(handle).cast("B")[_HANDLE_DATA : _HANDLE_DATA + handle.size].hex()
+
+
+_scratch = threading.local()
+
+
+def read_exactly(fd: int, start: int, size: int) -> bytes:
+    """Return ``[start, start + size)`` of a file, fewer bytes only at its end."""
+    size = min(size, max(0, os.fstat(fd).st_size - start))
+    parts: list[bytes] = []
+    while size > 0:
+        part = os.pread(fd, size, start)
+        if not part:
+            break
+        if len(part) == size and not parts:
+            return part
+        parts.append(part)
+        start += len(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def read_from_memory(fd: int, start: int, size: int) -> bytes | None:
+    """Return the same, at most `MOST_AT_ONCE` bytes, if the kernel has all of it in memory, else None.
+
+    Raises
+    ------
+    OSError
+        EOPNOTSUPP where the file system cannot tell.
+    """
+    buffer: memoryview | None = getattr(_scratch, "buffer", None)
+    if buffer is None:
+        buffer = _scratch.buffer = memoryview(bytearray(MOST_AT_ONCE))
+    try:
+        count = os.preadv(fd, [buffer[:size]], start, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    if count < size and start + count < os.fstat(fd).st_size:
+        return None
+    return bytes(buffer[:count])
+
+
+class CachedRoot:
+    """What of a directory the kernel can tell at once, having it in memory.
+
+    Everything raises BlockingIOError where that is not so, or where the way leads to another file
+    system, which may be one on a network: a thread then has to ask the `Root` itself.
+
+    Parameters
+    ----------
+    fd : int
+        The directory, opened with O_PATH; it belongs to the `Root`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def open(self, key: str, flags: int) -> int:
+        """Open what is there under a key, as `Root.open` does."""
+        resolve = _RESOLVE_CACHED | _RESOLVE_NO_XDEV
+        try:
+            return _openat2(self.fd, encode(key) or b".", flags | os.O_CLOEXEC, resolve)
+        except OSError as error:
+            if error.errno == errno.EXDEV:  # a mount on the way, or out of the root: `Root` tells
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+            raise
+
+    def read(self, fd: int, start: int, size: int) -> bytes:
+        """Return ``[start, start + size)`` of an open file, fewer bytes only at its end."""
+        try:
+            data = read_from_memory(fd, start, size) if size <= MOST_AT_ONCE else None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            data = None
+        if data is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return data
 
 
 class Root:
@@ -195,9 +330,15 @@ class Root:
     ----------
     fd : int
         The directory, opened with O_PATH; it belongs to this object from now on.
+
+    Attributes
+    ----------
+    cached : CachedRoot or None
+        For what can be told without waiting; None where the kernel or the file system cannot say.
     """
 
     has_openat2: bool | None = None
+    opens_from_memory: bool | None = None
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -206,6 +347,10 @@ class Root:
         self._lock = threading.Lock()
         if Root.has_openat2 is None:
             Root.has_openat2 = _kernel_has_openat2(fd)
+        if Root.opens_from_memory is None:
+            Root.opens_from_memory = Root.has_openat2 and _kernel_opens_from_memory(fd)
+        near = self.has_openat2 and self.opens_from_memory and is_on_this_machine(fd)
+        self.cached = CachedRoot(fd) if near else None
 
     @classmethod
     def at(cls, path: Path) -> Self:
@@ -216,20 +361,19 @@ class Root:
         """Return the same directory, to be closed by itself."""
         return type(self)(os.dup(self.fd))
 
-    @contextmanager
-    def in_use(self) -> Iterator[Self]:
+    def __enter__(self) -> Self:
         """Keep it open for the length of a ``with`` block.
 
         Else its number could be closed, and given to another file, under the hands of a thread.
         """
         with self._lock:
             self._users += 1
-        try:
-            yield self
-        finally:
-            with self._lock:
-                self._users -= 1
-                self._close_if_idle()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._users -= 1
+            self._close_if_idle()
 
     def close(self) -> None:
         """Close it, as soon as nobody uses it."""
@@ -250,6 +394,10 @@ class Root:
         path = encode(key) or b"."
         flags |= os.O_CLOEXEC
         return (_open_by_kernel if self.has_openat2 else _open_by_walking)(self.fd, path, flags)
+
+    def read(self, fd: int, start: int, size: int) -> bytes:
+        """Return ``[start, start + size)`` of an open file, fewer bytes only at its end."""
+        return read_exactly(fd, start, size)
 
     @contextmanager
     def opened(self, key: str, flags: int) -> Iterator[int]:

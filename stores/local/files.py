@@ -34,6 +34,7 @@ from stores.local.beneath import RENAME_NOREPLACE, Root, encode, file_handle, re
 from stores.meta import AttributeChange, Body, ObjectMeta, PosixAttributes, PrefixMeta
 
 __all__ = [
+    "TEMPORARY_END",
     "File",
     "changed",
     "check_version",
@@ -45,7 +46,6 @@ __all__ = [
     "object_meta",
     "prefix_meta",
     "put_file",
-    "read_exactly",
     "scan",
     "set_attributes_at",
     "store_error",
@@ -57,6 +57,7 @@ __all__ = [
 _CHUNK = 1 << 20
 _SCAN = os.O_RDONLY | os.O_DIRECTORY
 _GONE_STALE = 3600.0
+TEMPORARY_END = ".zarrmount-tmp"
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.zarrmount-tmp", re.DOTALL)
 
 # -- errors ------------------------------------------------------------------------------------------
@@ -186,22 +187,6 @@ def set_attributes_at(directory: int, name: bytes, change: AttributeChange) -> N
 # -- bytes -------------------------------------------------------------------------------------------
 
 
-def read_exactly(fd: int, start: int, size: int) -> bytes:
-    """Return ``[start, start + size)`` of a file, fewer bytes only at its end."""
-    size = min(size, max(0, os.fstat(fd).st_size - start))
-    parts: list[bytes] = []
-    while size > 0:
-        part = os.pread(fd, size, start)
-        if not part:
-            break
-        if len(part) == size and not parts:
-            return part
-        parts.append(part)
-        start += len(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
 def write_body(fd: int, body: Body) -> None:
     """Write all of a body, in pieces if it is a file."""
     if isinstance(body, (bytes, bytearray, memoryview)):
@@ -255,7 +240,7 @@ def locked(*names: tuple[int, bytes]) -> Iterator[None]:
 
 def is_temporary(name: str) -> bool:
     """Tell whether a name is one that :func:`put_file` gives to unfinished files."""
-    return name.endswith(".zarrmount-tmp") and _TEMPORARY.fullmatch(name) is not None
+    return name.endswith(TEMPORARY_END) and _TEMPORARY.fullmatch(name) is not None
 
 
 def _temporary_name(name: bytes) -> bytes:
@@ -460,7 +445,8 @@ def scan(root: Root, prefix: str) -> Generator[ObjectMeta | PrefixMeta, None, No
     try:
         with os.scandir(fd) as entries:
             for entry in entries:
-                name = os.fsencode(entry.name).decode("utf-8", "surrogateescape")
+                raw = os.fsencode(entry.name)
+                name = raw.decode("utf-8", "surrogateescape")
                 if is_temporary(name):
                     continue
                 key = join(prefix, name)
@@ -468,7 +454,7 @@ def scan(root: Root, prefix: str) -> Generator[ObjectMeta | PrefixMeta, None, No
                     if entry.is_dir(follow_symlinks=False):
                         yield prefix_meta(key, entry.stat(follow_symlinks=False))
                     else:
-                        yield object_meta(key, look_at(fd, os.fsencode(entry.name)))
+                        yield object_meta(key, look_at(fd, raw))
                 except FileNotFoundError:
                     continue  # deleted since its name was read
     finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+import anyio.lowlevel
 import anyio.to_thread
 
 from stores.base import ObjectReader, Store
@@ -18,10 +20,15 @@ from stores.errors import BadLocation, Denied, InvalidKey, NotFound, Preconditio
 from stores.keys import check_prefix
 from stores.local import files
 from stores.local.beneath import (
+    MOST_AT_ONCE,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
+    CachedRoot,
     Root,
     encode,
+    is_on_this_machine,
+    read_exactly,
+    read_from_memory,
     rename_at,
     sync_file_system,
 )
@@ -33,6 +40,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PAGE = 1000
+_LONGEST_SPIN = 200e-6
+"""Seconds to look again whether the disk has answered: what it takes to wake a thread and be woken."""
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # never waits for the writer of a FIFO
 _SCAN = os.O_RDONLY | os.O_DIRECTORY
 
@@ -64,6 +73,9 @@ class LocalStore(Store):
     every replacement and every write in place, but not with modes, owners, names or links.  Who
     writes in place, keeps the size and then sets back the time goes unseen, as with ``rsync``.
 
+    What the kernel has in memory is looked up, opened and read on the thread that asks (see
+    :mod:`stores.local.beneath`), all else in worker threads: on a network file system, everything.
+
     ``make_dir`` and ``make_node`` apply the umask of the process, as ``mkdir(2)`` does; so do puts
     that create, unless they are given a mode.
     """
@@ -80,6 +92,8 @@ class LocalStore(Store):
         posix=True,
         snapshot_reads=True,
     )
+
+    near = True
 
     def __init__(
         self, root: str | os.PathLike[str], *, create: bool = False, read_only: bool = False
@@ -157,40 +171,66 @@ class LocalStore(Store):
             with _translated(key):
                 return work(root, key, *args, **kwargs)
 
-        with (await self._opened()).in_use() as root:
+        with self._root or await self._opened() as root:
             return await anyio.to_thread.run_sync(translated, root)
+
+    async def _ask(
+        self,
+        work: Callable[Concatenate[Root | CachedRoot, str, P], T],
+        key: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Do ``work(root, key, ...)`` here if it needs no waiting, else in a thread as `_run` does."""
+        _check_names(key)
+        with self._root or await self._opened() as root:
+            if root.cached is not None:
+                try:
+                    return work(root.cached, key, *args, **kwargs)
+                except BlockingIOError:
+                    pass  # a disk has to be waited for
+                except OSError as error:
+                    raise files.store_error(error, key) from error
+        return await self._run(work, key, *args, **kwargs)
 
     # -- reading -------------------------------------------------------------------------------
 
     async def _head(self, key: str) -> ObjectMeta:
-        found = (await self._run(_lookup, key)).object
+        found = (await self._ask(_lookup, key)).object
         if found is None:
             raise NotFound("it is a directory", key=key, os_errno=errno.EISDIR)
         return found
 
     async def _lookup(self, path: str) -> Lookup:
-        return await self._run(_lookup, path)
+        return await self._ask(_lookup, path)
 
     async def _get(self, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
-        return await self._run(_get, key, if_version)
+        return await self._ask(_get, key, if_version)
 
     async def _get_range(self, key: str, start: int, stop: int, if_version: str | None) -> bytes:
-        return await self._run(_get_range, key, start, stop, if_version)
+        return await self._ask(_get_range, key, start, stop, if_version)
 
     async def _open_reader(self, key: str, if_version: str | None) -> ObjectReader:
-        return await self._run(_open_reader, key, if_version)
+        return await self._ask(_open_reader, key, if_version)
 
-    async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
-        _check_names(prefix)
-        with (await self._opened()).in_use() as root, closing(files.scan(root, prefix)) as found:
-            while page := await anyio.to_thread.run_sync(_next_page, found, prefix):
-                yield page
+    def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+        return self._list(files.scan, prefix)
 
-    async def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+    def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
+        return self._list(files.walk, prefix)
+
+    async def _list(
+        self, read: Callable[[Root, str], Generator[ObjectMeta | PrefixMeta, None, None]], prefix: str
+    ) -> AsyncGenerator[ListPage, None]:
         _check_names(prefix)
-        with (await self._opened()).in_use() as root, closing(files.walk(root, prefix)) as found:
+        with await self._opened() as root, closing(read(root, prefix)) as found:
             while page := await anyio.to_thread.run_sync(_next_page, found, prefix):
-                yield page
+                yield ListPage(
+                    tuple(meta for meta in page if isinstance(meta, ObjectMeta)),
+                    tuple(meta for meta in page if isinstance(meta, PrefixMeta)),
+                )
+                if len(page) < _PAGE:  # the end: no need of a thread to hear so
+                    return
 
     async def usage(self) -> Usage | None:
         """Return what ``statvfs(3)`` tells of the file system that the root lies on."""
@@ -198,7 +238,7 @@ class LocalStore(Store):
 
     async def root(self) -> PrefixMeta:
         """Return the meta of the directory itself."""
-        return await self._run(_root, "")
+        return await self._ask(_root, "")
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -268,9 +308,10 @@ class LocalStore(Store):
 class _FileReader(ObjectReader):
     """Reads one open file, which a put or a delete of its key does not touch."""
 
-    def __init__(self, fd: int, found: files.File, key: str) -> None:
+    def __init__(self, fd: int, found: files.File, key: str, *, on_this_machine: bool) -> None:
         self.meta = files.object_meta(key, found)
         self._fd = fd
+        self._may_be_in_memory = on_this_machine
         self._opened = found.stat
         self._reading = 0
         self._closed = False
@@ -280,17 +321,45 @@ class _FileReader(ObjectReader):
             raise ValueError("the reader is closed")
         self._reading += 1
         try:
-            return await anyio.to_thread.run_sync(self._read, start, size)
+            data = await self._read_soon(start, size) if self._may_be_in_memory else None
+            return data if data is not None else await anyio.to_thread.run_sync(self._read, start, size)
         finally:
             self._reading -= 1
             self._close_if_idle()
 
+    async def _read_soon(self, start: int, size: int) -> bytes | None:
+        """Return the bytes if the kernel has them, or gets them from the disk in no time, else None."""
+        if size > MOST_AT_ONCE:
+            return None
+        given_up = time.perf_counter() + _LONGEST_SPIN
+        while (data := self._read_from_memory(start, size)) is None:
+            if time.perf_counter() > given_up or not self._may_be_in_memory:
+                return None
+            await anyio.lowlevel.checkpoint()  # having looked for them, the kernel has asked the disk
+        return data
+
     def _read(self, start: int, size: int) -> bytes:
         with _translated(self.meta.key):
-            data = files.read_exactly(self._fd, start, size)
-            if files.changed(self._opened, os.fstat(self._fd)):
-                raise Precondition("it was written to since it was opened", key=self.meta.key)
+            data = read_exactly(self._fd, start, size)
+            self._check_unchanged()
             return data
+
+    def _read_from_memory(self, start: int, size: int) -> bytes | None:
+        with _translated(self.meta.key):
+            try:
+                data = read_from_memory(self._fd, start, size)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._may_be_in_memory = False  # the file system cannot tell: do not ask again
+                return None
+            if data is not None:
+                self._check_unchanged()
+            return data
+
+    def _check_unchanged(self) -> None:
+        if files.changed(self._opened, os.fstat(self._fd)):
+            raise Precondition("it was written to since it was opened", key=self.meta.key)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -318,7 +387,7 @@ def _translated(key: str) -> Iterator[None]:
 
 
 def _check_names(key: str) -> None:
-    if any(map(files.is_temporary, key.split("/"))):
+    if files.TEMPORARY_END in key and any(map(files.is_temporary, key.split("/"))):
         raise InvalidKey("names of this form are kept for unfinished files", key=key)
 
 
@@ -326,26 +395,23 @@ def _flags(if_absent: bool, exchange: bool) -> int:
     return RENAME_NOREPLACE * if_absent | RENAME_EXCHANGE * exchange
 
 
-def _next_page(found: Iterator[ObjectMeta | PrefixMeta], prefix: str) -> ListPage | None:
+def _next_page(found: Iterator[ObjectMeta | PrefixMeta], prefix: str) -> list[ObjectMeta | PrefixMeta]:
     with _translated(prefix):
-        page = list(islice(found, _PAGE))
-    if not page:
-        return None
-    return ListPage(
-        tuple(meta for meta in page if isinstance(meta, ObjectMeta)),
-        tuple(meta for meta in page if isinstance(meta, PrefixMeta)),
-    )
+        return list(islice(found, _PAGE))
 
 
-def _lookup(root: Root, path: str) -> Lookup:
-    with root.parent(path) as (directory, name):
-        found = files.look_at(directory, name)
+def _lookup(root: Root | CachedRoot, path: str) -> Lookup:
+    fd = root.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        found = files.look_into(fd)
+    finally:
+        os.close(fd)
     if found.is_directory:
         return Lookup(prefix=files.prefix_meta(path, found.stat))
     return Lookup(object=files.object_meta(path, found))
 
 
-def _root(root: Root, path: str) -> PrefixMeta:
+def _root(root: Root | CachedRoot, path: str) -> PrefixMeta:
     return files.prefix_meta(path, os.fstat(root.fd))
 
 
@@ -360,7 +426,7 @@ def _usage(root: Root, path: str) -> Usage:  # noqa: ARG001 - called as the othe
     )
 
 
-def _open_file(root: Root, key: str, if_version: str | None) -> tuple[int, files.File]:
+def _open_file(root: Root | CachedRoot, key: str, if_version: str | None) -> tuple[int, files.File]:
     fd = root.open(key, _READ)
     try:
         return fd, _check_file(key, files.look_into(fd), if_version)
@@ -379,7 +445,7 @@ def _check_file(key: str, found: files.File, if_version: str | None) -> files.Fi
 
 
 @contextmanager
-def _file(root: Root, key: str, if_version: str | None) -> Iterator[tuple[int, files.File]]:
+def _file(root: Root | CachedRoot, key: str, if_version: str | None) -> Iterator[tuple[int, files.File]]:
     fd, found = _open_file(root, key, if_version)
     try:
         yield fd, found
@@ -387,22 +453,24 @@ def _file(root: Root, key: str, if_version: str | None) -> Iterator[tuple[int, f
         os.close(fd)
 
 
-def _open_reader(root: Root, key: str, if_version: str | None) -> ObjectReader:
-    return _FileReader(*_open_file(root, key, if_version), key)
+def _open_reader(root: Root | CachedRoot, key: str, if_version: str | None) -> ObjectReader:
+    fd, found = _open_file(root, key, if_version)
+    near = isinstance(root, CachedRoot) or is_on_this_machine(fd)
+    return _FileReader(fd, found, key, on_this_machine=near)
 
 
-def _get(root: Root, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
+def _get(root: Root | CachedRoot, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:
     for _ in range(10):
         with _file(root, key, if_version) as (fd, found):
-            data = files.read_exactly(fd, 0, found.stat.st_size)
+            data = root.read(fd, 0, found.stat.st_size)
             if len(data) == found.stat.st_size and not files.changed(found.stat, os.fstat(fd)):
                 return data, files.object_meta(key, found)
     raise Unavailable("another program is writing to it", key=key)
 
 
-def _get_range(root: Root, key: str, start: int, stop: int, if_version: str | None) -> bytes:
+def _get_range(root: Root | CachedRoot, key: str, start: int, stop: int, if_version: str | None) -> bytes:
     with _file(root, key, if_version) as (fd, _):
-        data = files.read_exactly(fd, start, stop - start)
+        data = root.read(fd, start, stop - start)
         files.check_version(key, files.look_into(fd), if_version)
         return data
 
