@@ -15,8 +15,8 @@ import trio
 from stores.meta import AttributeChange
 from zarrmount.context import Context
 from zarrmount.errors import deadline
-from zarrmount.files import Files
 from zarrmount.inodes import Inode
+from zarrmount.storing import Storing
 
 __all__ = ["AttributeChanges"]
 
@@ -24,9 +24,9 @@ __all__ = ["AttributeChanges"]
 class AttributeChanges:
     """Changes of the attributes of the files of one mounted tree."""
 
-    def __init__(self, context: Context, files: Files) -> None:
+    def __init__(self, context: Context, storing: Storing) -> None:
         self._c = context
-        self._files = files
+        self._storing = storing
 
     async def apply(self, inode: Inode, change: AttributeChange) -> None:
         """Change an inode's attributes.
@@ -44,6 +44,7 @@ class AttributeChanges:
                 await self._reload(inode)
             else:
                 self._note(inode, change)
+                await self._storing.attributes_changed(inode)
 
     def _note(self, inode: Inode, change: AttributeChange) -> None:
         inode.mode = change.mode if change.mode is not None else inode.mode
@@ -70,4 +71,4 @@ class AttributeChanges:
         expires = trio.current_time() + self._c.settings.metadata_ttl
         self._c.namespace.absorb(inode.parent, inode.name, told, expires)
         if not inode.is_dir:
-            await self._files.follow(inode)
+            await self._storing.follow(inode)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import stat
+from typing import NamedTuple
 
+from stores.meta import PosixAttributes
 from zarrmount.inodes import Inode, Kind
 from zarrmount.settings import TreeSettings
 
@@ -14,8 +15,7 @@ BLOCK = 512
 PREFERRED_IO = 128 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """As in ``stat(2)``; times in nanoseconds since 1970, `blocks` in units of 512 bytes."""
 
     inode: int
@@ -46,53 +46,55 @@ def attributes_of(inode: Inode, settings: TreeSettings, started_ns: int) -> Attr
     started_ns : int
         The time of what has no time of its own.
     """
-    posix, size = inode.posix, inode.size
+    is_dir, staged = inode.is_dir, inode.staged
+    found = inode.prefix if is_dir else inode.meta
+    posix = found.posix if found is not None else None
+    size = inode.size
     mtime = inode.mtime_ns
     if mtime is None:
-        found = inode.prefix if inode.is_dir else inode.meta
         mtime = found.mtime_ns if found is not None else None
     if mtime is None:
         mtime = started_ns
-    atime = inode.atime_ns if inode.atime_ns is not None else (posix.atime_ns if posix else mtime)
-    uid, gid = settings.owner
-    if posix is not None:
-        uid = posix.uid if settings.uid is None else uid
-        gid = posix.gid if settings.gid is None else gid
+    atime = inode.atime_ns
+    if posix is None:
+        nlink, rdev = 1, 0
+        uid, gid = settings.owner
+    else:
+        nlink, rdev = posix.nlink, posix.rdev
+        uid = posix.uid if settings.uid is None else settings.uid
+        gid = posix.gid if settings.gid is None else settings.gid
+        atime = posix.atime_ns if atime is None else atime
     if inode.uid is not None and settings.uid is None:
         uid = inode.uid
     if inode.gid is not None and settings.gid is None:
         gid = inode.gid
-    blocks = -(-size // BLOCK)
-    if posix is not None and inode.staged is None:
-        blocks = posix.blocks
-    nlink = posix.nlink if posix is not None else 1
     return Attributes(
         inode=inode.number,
-        mode=_mode(inode, settings),
+        mode=_mode(inode, is_dir, posix, settings),
         nlink=0 if inode.unlinked else nlink,
         uid=uid,
         gid=gid,
-        rdev=posix.rdev if posix is not None else 0,
+        rdev=rdev,
         size=size,
-        blocks=blocks,
-        atime_ns=atime,
+        blocks=posix.blocks if posix is not None and staged is None else -(-size // BLOCK),
+        atime_ns=mtime if atime is None else atime,
         mtime_ns=mtime,
-        ctime_ns=posix.ctime_ns if posix is not None and inode.staged is None else inode.ctime_ns,
+        ctime_ns=posix.ctime_ns if posix is not None and staged is None else inode.ctime_ns,
     )
 
 
-def _mode(inode: Inode, settings: TreeSettings) -> int:
-    asked, default = (settings.dir_mode, 0o755) if inode.is_dir else (settings.file_mode, 0o644)
-    posix = inode.posix
+def _mode(inode: Inode, is_dir: bool, posix: PosixAttributes | None, settings: TreeSettings) -> int:
+    ours = is_dir or inode.kind is Kind.FILE
+    asked, default = (settings.dir_mode, 0o755) if is_dir else (settings.file_mode, 0o644)
     if inode.mode is not None:
         bits = inode.mode
-    elif asked is not None and inode.kind in (Kind.DIRECTORY, Kind.FILE):
+    elif asked is not None and ours:
         bits = asked
     elif posix is not None:
-        bits = stat.S_IMODE(posix.mode)
+        bits = posix.mode & 0o7777
     else:
         bits = default
-    if inode.kind in (Kind.DIRECTORY, Kind.FILE):
+    if ours:
         bits &= ~settings.umask
-    kind = stat.S_IFMT(posix.mode) if posix is not None else 0
-    return (kind or (stat.S_IFDIR if inode.is_dir else stat.S_IFREG)) | bits
+    kind = posix.mode & ~0o7777 if posix is not None else 0
+    return (kind or (stat.S_IFDIR if is_dir else stat.S_IFREG)) | bits

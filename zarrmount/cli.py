@@ -9,71 +9,27 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from stores.errors import StoreError
 from zarrmount import __version__
+from zarrmount.command_types import KeyValue, Octal, OptionalValueCommand, Seconds, Size
 from zarrmount.config import MountConfig, state_directory
 from zarrmount.mount_options import MountOptions, parse_mount_options
 from zarrmount.places import check_mountpoint
-from zarrmount.settings import TreeSettings
+from zarrmount.settings import INDEFINITE, TreeSettings
 from zarrmount.zarr.errors import MetadataError
+
+if TYPE_CHECKING:
+    from zarrmount.recovery import Waiting
 
 __all__ = ["main"]
 
 _ANSWER_TIMEOUT = 30.0
-
-
-class KeyValue(click.ParamType[tuple[str, str]]):
-    """``KEY=VALUE``."""
-
-    name = "KEY=VALUE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Split at the first ``=``."""
-        key, equals, text = str(value).partition("=")
-        if not equals or not key:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        return key, text
-
-
-class Octal(click.ParamType[int]):
-    """Permission bits, in octal as ``chmod`` takes them."""
-
-    name = "OCTAL"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read an octal number up to 7777."""
-        try:
-            bits = int(str(value), 8)
-        except ValueError:
-            bits = -1
-        if not 0 <= bits <= 0o7777:
-            self.fail(f"{value!r} is not a mode such as 0644", param, ctx)
-        return bits
-
-
-class Seconds(click.ParamType[float]):
-    """Seconds, or ``indefinite``, or ``minimal``."""
-
-    name = "SECONDS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read a number that is not negative."""
-        words = {"indefinite": 10.0 * 365 * 86400, "minimal": 0.0}
-        try:
-            seconds = words[value] if value in words else float(value)
-        except (TypeError, ValueError):
-            seconds = -1.0
-        if not seconds >= 0:
-            self.fail(f"{value!r} is not a number of seconds, 'indefinite' or 'minimal'", param, ctx)
-        return seconds
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -85,8 +41,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" ({context.command_path} --help)" if context is not None else ""
+        if not isinstance(error, click.UsageError):
+            _fail(error.format_message(), 1)
+        hint = f" ({error.ctx.command_path} --help)" if error.ctx is not None else ""
         _fail(error.format_message() + hint, 2)
     except (StoreError, OSError, MetadataError) as error:
         _fail(str(error), 1)
@@ -132,7 +89,7 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@cli.command()
+@cli.command(cls=OptionalValueCommand)
 @click.argument("store")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to standard error.")
@@ -154,9 +111,18 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="How long answers about keys hold: seconds, 'indefinite' or 'minimal'.",
 )
+@click.option(
+    "--immutable",
+    is_flag=True,
+    help="Promise that the store does not change: answers hold for ever; implies --read-only.",
+)
 @click.option("--read-timeout", type=Seconds(), default="60", show_default=True, help="Longest wait to read.")
 @click.option(
-    "--write-timeout", type=Seconds(), default="120", show_default=True, help="Longest wait to store a file."
+    "--write-timeout",
+    type=Seconds(),
+    default="120",
+    show_default=True,
+    help="Longest wait to store a file; one second more for each MiB.",
 )
 @click.option(
     "--on-conflict",
@@ -169,6 +135,28 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
     "--staging-dir",
     type=click.Path(path_type=Path),
     help="Where written bytes wait that memory has no room for.",
+)
+@click.option(
+    "--max-dirty",
+    type=Size(),
+    default="16G",
+    show_default=True,
+    help="Written bytes that may wait to be stored; past it writers wait.",
+)
+@click.option(
+    "--rename-wait",
+    type=Seconds(),
+    default="5",
+    show_default=True,
+    help="How long a closed file with a temporary name waits for its rename; 0: not at all.",
+)
+@click.option(
+    "--writeback",
+    type=Seconds(),
+    metavar="[=SECONDS]",
+    is_flag=False,
+    flag_value="5",
+    help="Store closed files later (5 seconds, if not said); until then they are safe on the local disk.",
 )
 @click.option("--log-file", type=click.Path(path_type=Path), help="Where the log goes.")
 @click.option(
@@ -236,6 +224,7 @@ def _mount_config(
         else:
             parameter = next(p for p in context.command.params if p.name == name)
             values[name] = parameter.type.convert(text, parameter, context)
+    immutable = values["immutable"] or "immutable" in parsed.flags
     kernel = set(parsed.kernel)
     kernel |= {name for name in ("allow_other", "allow_root") if given[name]}
     tree = TreeSettings(
@@ -244,22 +233,25 @@ def _mount_config(
         umask=values["umask"] or 0,
         dir_mode=values["dir_mode"],
         file_mode=values["file_mode"],
-        metadata_ttl=values["metadata_ttl"],
+        metadata_ttl=INDEFINITE if immutable else values["metadata_ttl"],
         read_timeout=values["read_timeout"],
         write_timeout=values["write_timeout"],
         overwrite_conflicts=values["on_conflict"] == "overwrite",
+        rename_wait=values["rename_wait"],
+        writeback=values["writeback"],
     )
     return MountConfig(
         location=location,
         mountpoint=Path(os.path.realpath(mountpoint)),
         storage_options=_storage_options(values, parsed),
         backend=values["backend"],
-        read_only=values["read_only"] or "ro" in parsed.flags,
+        read_only=values["read_only"] or "ro" in parsed.flags or immutable,
         create=values["create"] or "create" in parsed.flags,
         nonempty=values["nonempty"] or "nonempty" in parsed.flags,
         kernel_options=frozenset(kernel),
         tree=tree,
         staging_dir=Path(values["staging_dir"] or state_directory() / "staging").absolute(),
+        max_dirty=values["max_dirty"],
     )
 
 
@@ -303,10 +295,16 @@ def _log_file(
 @click.option("--force", is_flag=True, help="Unmount even if it is in use or something cannot be stored.")
 def umount(mountpoint: Path, force: bool) -> None:
     """Unmount MOUNTPOINT, when everything written is in the store."""
-    from zarrmount.client import ClientError, unmount
+    from zarrmount.client import ClientError, NotWaitedForError, unmount
+    from zarrmount.progress import drawn
 
     try:
-        unmount(_resolve(mountpoint), force=force, tell=lambda line: click.echo(line, err=True))
+        with drawn("storing") as show:
+            unmount(
+                _resolve(mountpoint), force=force, tell=lambda line: click.echo(line, err=True), show=show
+            )
+    except NotWaitedForError as error:
+        _fail(str(error), 130)
     except ClientError as error:
         for key, reason in error.failed.items():
             click.echo(f"{key}\t{reason}")
@@ -347,6 +345,108 @@ def info(store: str, path: str, as_json: bool, tree: bool, **given: Any) -> None
         from rich.console import Console
 
         report.show(found, Console(highlight=False), tree=tree)
+
+
+@cli.command()
+@click.argument("archive")
+def compact(archive: str) -> None:
+    """Rewrite the zip ARCHIVE without the bytes of what was deleted or replaced.
+
+    What waits in ARCHIVE.pending, after a crash or a full disk, is taken up. The archive stays as
+    it was until a whole new one takes its place.
+    """
+    from zarrmount import compacting
+    from zarrmount.progress import drawn
+
+    with drawn("compacting") as show:
+        done = compacting.compact(archive, show)
+    click.echo(done.in_words())
+
+
+@cli.command()
+@click.argument("store", required=False)
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--upload", is_flag=True, help="Store them now.")
+@click.option("--overwrite", is_flag=True, help="Also replace what somebody else has stored meanwhile.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write them as plain files below a directory.")
+@click.option("--discard", is_flag=True, help="Delete them.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--staging-dir", type=click.Path(path_type=Path), help="As the store was mounted with.")
+@_store_options
+def recover(store: str | None, keys: tuple[str, ...], **given: Any) -> None:
+    """List, store, save or discard what mounts with --writeback could not store.
+
+    Without STORE, lists the stores for which files wait on this machine. Otherwise all that waits for
+    STORE, or the files KEY and those below it. What is left waits for the next mount of STORE.
+    """
+    from zarrmount import recovery
+
+    staging_dir = Path(given["staging_dir"] or state_directory() / "staging").absolute()
+    actions = [name for name in ("upload", "save", "discard") if given[name]]
+    if len(actions) > 1:
+        raise click.UsageError(f"--{actions[0]} and --{actions[1]} exclude each other")
+    action = actions[0] if actions else None
+    if (given["overwrite"] and action != "upload") or (given["yes"] and action != "discard"):
+        raise click.UsageError("--overwrite goes with --upload, and --yes with --discard")
+    if store is None:
+        if action is not None:
+            raise click.UsageError(f"--{action} needs a STORE")
+        _echo_lines(recovery.overview(staging_dir))
+        return
+    waiting = recovery.find(staging_dir, store, _storage_options(given))
+    if waiting is None and keys:
+        raise click.ClickException(f"nothing waits to be stored in {store}")
+    if waiting is None:
+        click.echo("nothing waits to be stored")
+    elif action is None:
+        _echo_lines([waiting.in_words(), *waiting.lines(waiting.chosen(keys))])
+    else:
+        _recover(waiting, store, keys, action, staging_dir, given)
+
+
+def _recover(
+    waiting: Waiting,
+    store: str,
+    keys: tuple[str, ...],
+    action: str,
+    staging_dir: Path,
+    given: Mapping[str, Any],
+) -> None:
+    """Do with what waits as was asked for; tell what is left, and let the exit status say so."""
+    from stores import open_store
+    from zarrmount import recovery
+    from zarrmount.progress import drawn
+
+    if action == "upload" and Path(store).absolute() == waiting.directory:
+        raise click.UsageError("--upload takes the store itself, not the directory of its journal")
+    left: dict[str, str] = {}
+    with recovery.taken(waiting) as (journal, now):
+        chosen = now.chosen(keys)
+        lost = [] if keys else now.contents.lost
+        if action == "discard":
+            if not given["yes"]:
+                click.confirm(f"Delete {recovery.in_words(chosen)}, for ever?", abort=True, err=True)
+            recovery.discard(journal, chosen, lost)
+        elif action == "save":
+            left = recovery.save(journal, chosen, given["save"].absolute())
+        else:
+            opened = open_store(store, backend=given["backend"], storage_options=_storage_options(given))
+            with drawn("storing") as show:
+                left = recovery.upload(
+                    opened, journal, chosen, overwrite=given["overwrite"], staging_dir=staging_dir, show=show
+                )
+    if action != "discard":
+        left |= {str(path): "the name of the file with these bytes is lost" for path in lost}
+    _echo_lines(f"{recovery.printable(key)}\t{reason}" for key, reason in left.items())
+    if left:
+        _fail(f"{len(left)} of {len(chosen) + len(lost)} files are left", 1)
+    done = {"upload": "stored", "save": "saved", "discard": "deleted"}[action]
+    click.echo(f"{done}: {recovery.in_words(chosen)}")
+
+
+def _echo_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 @cli.command()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from zarrmount import registry
-from zarrmount.control import Message, request
+from zarrmount.control import Message, Request
+from zarrmount.progress import Progress
 from zarrmount.registry import RunningMount
 
-__all__ = ["ClientError", "unmount", "wait_until_it_answers"]
+__all__ = ["ClientError", "NotWaitedForError", "unmount", "wait_until_it_answers"]
 
 _EXIT_TIMEOUT = 30.0
 
@@ -33,8 +35,20 @@ class ClientError(Exception):
         self.failed = failed or {}
 
 
-def unmount(mountpoint: Path, *, force: bool, tell: Callable[[str], None]) -> None:
+class NotWaitedForError(ClientError):
+    """The command was interrupted, and how the mount is without it."""
+
+
+def unmount(
+    mountpoint: Path,
+    *,
+    force: bool,
+    tell: Callable[[str], None],
+    show: Callable[[Progress], None],
+) -> None:
     """Unmount a store; return when all is stored, the directory is free and the process is gone.
+
+    An interrupt (Ctrl-C) ends the waiting, and leaves the mount as it is.
 
     Parameters
     ----------
@@ -43,10 +57,14 @@ def unmount(mountpoint: Path, *, force: bool, tell: Callable[[str], None]) -> No
     force : bool
         Unmount although it is in use, or although something could not be stored.
     tell : callable
-        Given lines for a person while it lasts.
+        Given lines for a person.
+    show : callable
+        Given how far it is, several times a second, while it stores what is not stored yet.
 
     Raises
     ------
+    NotWaitedForError
+        If it was interrupted.
     ClientError
         If it is not mounted, or something could not be stored, or it is in use.
     """
@@ -56,11 +74,14 @@ def unmount(mountpoint: Path, *, force: bool, tell: Callable[[str], None]) -> No
         _clear_dead(mountpoint, mount, mounted_as, tell)
         return
     try:
-        last = _follow(request(mount.socket, {"do": "unmount", "force": force}), tell)
+        with Request(mount.socket, {"do": "unmount", "force": force}) as request:
+            last = _follow(request, mount, show)
     except OSError as error:
         raise ClientError(
             f"the process of the mount ({mount.pid}) does not answer ({error}); its log: {mount.log}"
         ) from error
+    if "left" in last:
+        raise NotWaitedForError(f"{mountpoint} stays mounted; {_files(last['left'])} not stored yet")
     if "error" in last:
         raise ClientError(f"{mountpoint}: {last['error']}", last.get("failed"))
     _wait_for_exit(mount)
@@ -68,13 +89,36 @@ def unmount(mountpoint: Path, *, force: bool, tell: Callable[[str], None]) -> No
         raise ClientError("unmounted, but not everything could be stored", last["saved"])
 
 
-def _follow(messages: Iterator[Message], tell: Callable[[str], None]) -> Message:
-    for message in messages:
-        if message.get("done"):
-            return message
-        if "storing" in message:
-            tell(f"storing {message['storing']} files ({message['bytes']} bytes)...")
-    raise OSError("it went away before it was done")
+def _follow(request: Request, mount: RunningMount, show: Callable[[Progress], None]) -> Message:
+    """Return the last answer; an interrupt cancels the request, a second one is not caught."""
+    cancelled = False
+
+    def cancel(_number: int, _frame: object) -> None:
+        nonlocal cancelled
+        cancelled = True
+        signal.signal(signal.SIGINT, before)
+        request.cancel()
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        for message in request:
+            if message.get("done"):
+                return message
+            if "progress" in message:
+                show(Progress(**message["progress"]))
+    except TimeoutError as error:
+        if not cancelled:
+            raise
+        raise NotWaitedForError(
+            f"not waited for: {mount.mountpoint} goes on ending (process {mount.pid}, log {mount.log})"
+        ) from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+    raise AssertionError("the answers end with one that is the last")
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
 
 
 def _clear_dead(

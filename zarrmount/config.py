@@ -38,7 +38,9 @@ class MountConfig:
     cache_bytes, staging_bytes : int
         Memory for blocks that were read, and for bytes that were written.
     staging_dir : Path
-        For written bytes beyond that, and for what could not be stored.
+        For written bytes beyond that, for the journal, and for what could not be stored.
+    max_dirty : int
+        Written bytes that may wait to be stored.
     drain_timeout : float
         Seconds to go on storing at the end of the mount.
     """
@@ -55,6 +57,7 @@ class MountConfig:
     cache_bytes: int = 128 << 20
     staging_bytes: int = 64 << 20
     staging_dir: Path = dataclasses.field(default_factory=lambda: state_directory() / "staging")
+    max_dirty: int = 16 << 30
     drain_timeout: float = 300.0
 
 

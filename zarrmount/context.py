@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from stores.base import Store
+from zarrmount.background import Background
 from zarrmount.handles import HandleTable
 from zarrmount.inodes import InodeTable
 from zarrmount.locks import SharedLock
+from zarrmount.lookups import Lookups
 from zarrmount.namespace import Namespace
 from zarrmount.objects.reader import ReaderPool
 from zarrmount.objects.staging import Staging
@@ -34,4 +36,6 @@ class Context:
     namespace: Namespace
     staging: Staging
     readers: ReaderPool
+    lookups: Lookups
+    background: Background
     shape: SharedLock

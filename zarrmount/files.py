@@ -12,18 +12,18 @@ import errno
 import logging
 import os
 import time
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
 from stores.errors import NotFound, Precondition, ReadOnly, StoreError
-from stores.meta import ObjectMeta
 from zarrmount.context import Context
-from zarrmount.errors import deadline, os_error, patiently
+from zarrmount.errors import deadline, os_error
 from zarrmount.handles import FileHandle
 from zarrmount.inodes import Inode, Kind
 from zarrmount.objects.reader import Reader
 from zarrmount.objects.staging import StagedObject
-from zarrmount.objects.upload import Uploader
+from zarrmount.storing import Storing, has_writer
 
 __all__ = ["Files"]
 
@@ -37,9 +37,9 @@ _FRESH = 0.1
 class Files:
     """The calls on open files of one mounted tree."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, storing: Storing) -> None:
         self._c = context
-        self._uploader = Uploader(context.store, context.settings)
+        self._storing = storing
 
     # -- opening and closing -------------------------------------------------------------------
 
@@ -67,6 +67,8 @@ class Files:
         handle = self._c.handles.add_file(
             inode, readable=access != os.O_WRONLY, writable=writable, append=bool(flags & os.O_APPEND)
         )
+        if inode.staged is None and not writable:
+            self._c.lookups.opened(inode.key)
         try:
             if flags & os.O_TRUNC:
                 await self._look_what_it_replaces(inode)
@@ -100,7 +102,7 @@ class Files:
                 inode.staged.base = meta
                 inode.upload_error = None
             elif meta is None:
-                inode.expires = 0.0
+                self._c.namespace.doubt(inode)
                 raise os_error(errno.ESTALE)  # upon which the kernel looks it up again
             else:
                 self._c.namespace.absorb_object(inode, meta)
@@ -132,7 +134,7 @@ class Files:
         inode = handle.inode
         try:
             if handle.writable and inode.dirty and inode.upload_error is None:
-                await self.flush(inode)
+                await self._storing.close(inode)
         except StoreError as error:
             log.debug("nobody is left to hear that %s", error)  # it was logged where it happened
         finally:
@@ -141,27 +143,21 @@ class Files:
     async def _close(self, handle: FileHandle) -> None:
         self._c.handles.remove_file(handle.number)
         inode = handle.inode
-        self.settle(inode)
+        self._storing.settle(inode)
         try:
             if handle.reader is not None:
                 await handle.reader.aclose()
         finally:
             self._c.table.collect(inode)
 
-    def settle(self, inode: Inode) -> None:
-        """Drop staged bytes that the store has too, once nobody could write to them any more."""
-        if not _has_writer(inode):
-            self.drop_clean(inode)
+    async def close(self, handle: FileHandle) -> None:
+        """Do what a ``close(2)`` of one of its descriptors must: see `Storing.close`."""
+        if handle.writable:
+            await self._storing.close(handle.inode)
 
-    def drop_clean(self, inode: Inode) -> None:
-        """Drop staged bytes that the store has too, or that nobody can reach any more."""
-        staged = inode.staged
-        if staged is None or (staged.modified and not inode.unlinked) or inode.lock.locked():
-            return
-        if inode.unlinked and inode.handles:
-            return
-        staged.close()
-        inode.staged = None
+    async def fsync(self, inode: Inode) -> None:
+        """Store a dirty file so that it would survive a power loss."""
+        await self._storing.fsync(inode)
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -191,33 +187,40 @@ class Files:
     async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
         """Write to an open file; the bytes are staged when it returns."""
         inode = handle.inode
-        while inode.staged is None:
-            async with self._c.shape.shared(), inode.lock:
-                await self._staged(inode)
-        async with inode.lock:
-            staged = inode.staged
-            await staged.write(staged.size if handle.append else offset, data)
+        end = (inode.size if handle.append else offset) + len(data)
+        async with self._room(inode, max(end, inode.size)):
+            while inode.staged is None:
+                async with self._c.shape.shared(), inode.lock:
+                    await self._staged(inode)
+            async with inode.lock:
+                staged = inode.staged
+                await staged.write(staged.size if handle.append else offset, data)
         inode.explicit_times = False
         inode.mtime_ns = inode.ctime_ns = time.time_ns()
         return len(data)
 
     async def truncate(self, inode: Inode, size: int) -> None:
         """Cut or extend a file; with nobody to close it later, it is stored at once."""
-        async with self._c.shape.shared(), inode.lock:
+        async with self._room(inode, size), self._c.shape.shared(), inode.lock:
             was_clean = inode.staged is None
             staged = await self._staged(inode, keep=size)
             if size != staged.size:
                 await staged.truncate(size)
             inode.explicit_times = False
             inode.mtime_ns = inode.ctime_ns = time.time_ns()
-            if not _has_writer(inode):
+            if not has_writer(inode):
                 try:
-                    await self._store(inode)
+                    await self._storing.store_locked(inode)
                 except StoreError:
                     if was_clean:  # the caller learns of it, and nobody else wrote anything
                         self._revert(inode)
                     raise
-        self.settle(inode)
+        self._storing.settle(inode)
+
+    def _room(self, inode: Inode, size: int) -> AbstractAsyncContextManager[None]:
+        """Wait, before any lock is taken, until there is room for a file to be of such a size."""
+        held = inode.staged.size if inode.staged is not None else 0
+        return self._c.staging.room(inode, size - held)
 
     def _revert(self, inode: Inode) -> None:
         """Let a file be again what the store has."""
@@ -226,7 +229,7 @@ class Files:
         inode.staged = None
         inode.upload_error = None
         inode.forget_local_attributes()
-        inode.expires = 0.0
+        self._c.namespace.doubt(inode)
 
     async def _staged(self, inode: Inode, keep: int | None = None) -> StagedObject:
         """Return the staged bytes of a file (shape and lock held), loaded from the store if clean.
@@ -284,96 +287,8 @@ class Files:
         if inode.unlinked or meta is None:
             raise NotFound("it was deleted while it was open", key=meta.key if meta else None)
         key, store = inode.key, self._c.store
-        source = await patiently(
-            self._c.settings.read_timeout, key, lambda: store.open_reader(key, if_version=meta.version)
-        )
-        return self._c.readers.reader(source)
-
-    # -- storing -------------------------------------------------------------------------------
-
-    async def close(self, handle: FileHandle) -> None:
-        """Do what a ``close(2)`` of one of its descriptors must: see `flush`."""
-        if handle.writable:
-            await self.flush(handle.inode)
-
-    async def flush(self, inode: Inode) -> None:
-        """Store a dirty file; when it returns the bytes are in the store.
-
-        Raises
-        ------
-        StoreError
-            If they could not be stored; they are kept, and the file stays dirty.
-        """
-        if inode.unlinked or not inode.dirty:
-            return
-        async with self._c.shape.shared(), inode.lock:
-            await self._store(inode)
-        self.settle(inode)
-
-    async def fsync(self, inode: Inode) -> None:
-        """Store a dirty file so that it would survive a power loss."""
-        await self.flush(inode)
-        if not inode.unlinked:
-            with deadline(self._c.settings.write_timeout, inode.key):
-                await self._c.store.sync(inode.key)
-
-    async def _store(self, inode: Inode) -> None:
-        """Store a dirty file under its own key (shape and lock held)."""
-        staged = inode.staged
-        if staged is not None and staged.modified and not inode.unlinked:
-            await self.store_as(inode, inode.key, staged.base)
-
-    async def store_as(
-        self, inode: Inode, key: str, base: ObjectMeta | None, *, whatever_is_there: bool = False
-    ) -> ObjectMeta:
-        """Store staged bytes under a key, in place of the version `base` (shape and lock held)."""
-        staged = inode.staged
-        assert staged is not None
-        meta = await self._uploader.upload(inode, key, base, whatever_is_there=whatever_is_there)
-        staged.modified = False
-        staged.base = meta
-        await self._stored(inode, meta)
-        return meta
-
-    async def _stored(self, inode: Inode, meta: ObjectMeta) -> None:
-        """Take note that a file's bytes are in the store, as `meta` says."""
-        explicit = inode.explicit_times
-        inode.upload_error = None
-        inode.exclusive = False
-        mode, uid, gid, atime, mtime = inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns
-        inode.forget_local_attributes()
-        inode.meta = meta
-        if not self._c.store.capabilities.posix:
-            inode.mode, inode.uid, inode.gid = mode, uid, gid
-            if explicit:
-                inode.atime_ns, inode.mtime_ns = atime, mtime
-            self._c.namespace.remember_attributes(inode)
-        inode.expires = trio.current_time() + self._c.settings.metadata_ttl
-        if inode.parent is not None:
-            self._c.namespace.changed(inode.parent, inode.name)
-            self.no_longer_kept(inode.parent)
-        await self._drop_readers(inode)
-
-    async def follow(self, inode: Inode) -> None:
-        """Let open handles go on with an object whose version changed and whose bytes did not."""
-        if inode.staged is not None:
-            inode.staged.base = inode.meta
-        await self._drop_readers(inode)
-
-    async def _drop_readers(self, inode: Inode) -> None:
-        for handle in list(inode.handles):
-            if handle.reader is not None:
-                reader, handle.reader = handle.reader, None
-                await reader.aclose()
-
-    def no_longer_kept(self, directory: Inode) -> None:
-        """Take note that a key below a directory is in the store: so the directory is, too."""
-        node: Inode | None = directory if self._c.store.capabilities.listable else None
-        while node is not None and node.parent is not None:
-            if node.kept:
-                node.kept = False
-                node.expires = trio.current_time() + self._c.settings.metadata_ttl
-            node = node.parent
+        await self._c.lookups.arrived(key)
+        return await self._c.readers.open(store, key, meta)
 
     async def outlive(self, inode: Inode) -> None:
         """See to it that open handles can go on reading a file whose object is about to go.
@@ -387,10 +302,6 @@ class Files:
                 await self._reader(handle)
             return
         await self._staged(inode)
-
-
-def _has_writer(inode: Inode) -> bool:
-    return any(handle.writable for handle in inode.handles)
 
 
 def _stale(error: StoreError, key: str) -> Precondition:

@@ -5,7 +5,8 @@
    errno, and logs those that are no everyday answer.
 2. A handler that is missing answers ENOSYS, and the kernel then never asks
    again: from ``flush`` that would hide every failure at close.  So none is
-   inherited (tests/unit/test_fuse.py asserts it).
+   inherited (tests/unit/test_fuse.py asserts it).  A read-only mount has no
+   such failures, and does without the question.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from stores.errors import NotFound
@@ -74,15 +76,18 @@ class FuseOperations(pyfuse3.Operations):
     ----------
     vfs : Vfs
         The file system.
+    connected : callable, optional
+        Called when the kernel has been told what this mount can do.
     """
 
     supports_dot_lookup = True
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, vfs: Vfs) -> None:
+    def __init__(self, vfs: Vfs, connected: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._vfs = vfs
+        self._connected = connected
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -197,6 +202,8 @@ class FuseOperations(pyfuse3.Operations):
 
     @_handler
     async def flush(self, fh: int) -> None:
+        if self._vfs.store.read_only:
+            raise FUSEError(errno.ENOSYS)  # nothing is ever to be stored: the kernel need not ask again
         await self._vfs.files.close(self._vfs.handle(fh))
 
     @_handler
@@ -229,12 +236,15 @@ class FuseOperations(pyfuse3.Operations):
             ):
                 return
         position = max(start_id, 2)
-        while (entry := await self._vfs.dir_entry(fh, position - 2)) is not None:
+        while True:
+            entry = self._vfs.listed_entry(fh, position - 2) or await self._vfs.dir_entry(fh, position - 2)
+            if entry is None:
+                return
             position += 1
             inode_or_none = self._vfs.entry_inode(fh, entry)
             if inode_or_none is None:
                 continue
-            name = os.fsencode(entry[0])
+            name = os.fsencode(entry.name)
             if not pyfuse3.readdir_reply(token, name, self._entry(inode_or_none), position):
                 self._vfs.drop_entry(inode_or_none)
                 return
@@ -284,7 +294,9 @@ class FuseOperations(pyfuse3.Operations):
         return [os.fsencode(name) for name in await self._vfs.xattrs.all(self._vfs.inode(inode))]
 
     def init(self) -> None:
-        """Nothing to do: pyfuse3 calls it once the kernel has shaken hands."""
+        """Shake hands with the kernel; the answer is sent when this has returned."""
+        if self._connected is not None:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._connected)
 
     def stacktrace(self) -> None:
         """Log that somebody set the ``fuse_stacktrace`` attribute; there is nothing to trace here."""
@@ -293,20 +305,21 @@ class FuseOperations(pyfuse3.Operations):
     # -- answers -------------------------------------------------------------------------------
 
     def _entry(self, inode: Inode) -> EntryAttributes:
-        attributes = self._vfs.attributes(inode)
         entry = EntryAttributes()
-        entry.st_ino = attributes.inode
-        entry.st_mode = attributes.mode
-        entry.st_nlink = attributes.nlink
-        entry.st_uid = attributes.uid
-        entry.st_gid = attributes.gid
-        entry.st_rdev = attributes.rdev
-        entry.st_size = attributes.size
+        (
+            entry.st_ino,
+            entry.st_mode,
+            entry.st_nlink,
+            entry.st_uid,
+            entry.st_gid,
+            entry.st_rdev,
+            entry.st_size,
+            entry.st_blocks,
+            entry.st_atime_ns,
+            entry.st_mtime_ns,
+            entry.st_ctime_ns,
+        ) = self._vfs.attributes(inode)
         entry.st_blksize = PREFERRED_IO
-        entry.st_blocks = attributes.blocks
-        entry.st_atime_ns = attributes.atime_ns
-        entry.st_mtime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = attributes.ctime_ns
         validity = self._vfs.validity(inode)
         entry.entry_timeout = validity
         entry.attr_timeout = 0 if inode.kind is Kind.SPECIAL else validity

@@ -267,6 +267,17 @@ class InodeTable:
         parent.children[name] = inode
         return inode
 
+    def plant(self, key: str) -> Inode:
+        """Make the inode of a file, and those of the directories above it that have none yet."""
+        *above, name = key.split("/")
+        directory = self.root
+        for part in above:
+            below = directory.children.get(part)
+            directory = (
+                below if below is not None and below.is_dir else self.add(directory, part, Kind.DIRECTORY)
+            )
+        return self.add(directory, name, Kind.FILE)
+
     def detach(self, inode: Inode) -> None:
         """Take an inode off its name; it lives on for whoever holds it.  What is below goes with it."""
         parent = inode.parent

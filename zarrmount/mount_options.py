@@ -53,9 +53,15 @@ _OWN = frozenset(
         "write_timeout",
         "on_conflict",
         "staging_dir",
+        "max_dirty",
+        "rename_wait",
+        "writeback",
     }
 )
-_OWN_FLAGS = frozenset({"ro", "nonempty", "create", "no_sign_request"})
+_OWN_DEFAULTS = {"writeback": "5"}
+"""What an option means that needs no value."""
+
+_OWN_FLAGS = frozenset({"ro", "nonempty", "create", "immutable", "no_sign_request"})
 _STORAGE = frozenset(
     {"anon", "key", "secret", "token", "requester_pays", "skip_signature", "account_name", "account_key"}
 )
@@ -69,7 +75,7 @@ class MountOptions:
     Attributes
     ----------
     flags : frozenset of str
-        Of ``ro``, ``nonempty``, ``create`` and ``no_sign_request``.
+        Of ``ro``, ``nonempty``, ``create``, ``immutable`` and ``no_sign_request``.
     values : dict
         Our own options that have a value, such as ``uid``.
     storage : dict
@@ -105,8 +111,8 @@ def parse_mount_options(texts: Iterable[str]) -> MountOptions:
             kernel.add(name)
         elif own_name in _OWN_FLAGS and (not has_value or value in ("1", "true", "yes")):
             flags.add(own_name)
-        elif own_name in _OWN and has_value:
-            values[own_name] = value
+        elif own_name in _OWN and (has_value or own_name in _OWN_DEFAULTS):
+            values[own_name] = value if has_value else _OWN_DEFAULTS[own_name]
         elif name.startswith(STORAGE_PREFIX) and has_value:
             storage[name.removeprefix(STORAGE_PREFIX)] = value
         elif own_name in _STORAGE:

@@ -15,8 +15,9 @@ from zarrmount.context import Context
 from zarrmount.errors import deadline, os_error
 from zarrmount.files import Files
 from zarrmount.inodes import Inode
+from zarrmount.storing import Storing
 
-__all__ = ["NameCalls", "going", "maybe_stored"]
+__all__ = ["NameCalls", "going"]
 
 Result = TypeVar("Result")
 
@@ -24,9 +25,10 @@ Result = TypeVar("Result")
 class NameCalls:
     """Base of the calls on names of one mounted tree."""
 
-    def __init__(self, context: Context, files: Files) -> None:
+    def __init__(self, context: Context, files: Files, storing: Storing) -> None:
         self._c = context
         self._files = files
+        self._storing = storing
 
     async def _existing(self, parent: Inode, name: str) -> Inode | None:
         try:
@@ -57,7 +59,7 @@ class NameCalls:
         """Believe nothing any more that the store said of an inode and what is below it."""
         if inode is None:
             return
-        inode.expires = 0.0
+        self._c.namespace.doubt(inode)
         if inode.is_dir:
             self._c.namespace.moved(inode)
         for child in inode.children.values():
@@ -80,8 +82,3 @@ def going(inode: Inode) -> Iterator[None]:
     finally:
         inode.going.set()
         inode.going = None
-
-
-def maybe_stored(inode: Inode) -> bool:
-    """Tell whether the store may have bytes under the key of an inode without having said so."""
-    return inode.staged is not None and inode.key in inode.staged.sent

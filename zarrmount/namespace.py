@@ -33,6 +33,7 @@ from stores.keys import join, unusable_name
 from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
 from zarrmount.errors import deadline, patiently
 from zarrmount.inodes import Inode, InodeTable, Kind
+from zarrmount.lookups import Known, Lookups, Told
 from zarrmount.settings import TreeSettings
 
 __all__ = ["Found", "Listing", "Namespace"]
@@ -87,10 +88,14 @@ class Namespace:
         The live inodes, which it fills.
     settings : TreeSettings
         For how long answers hold, and how long they may take.
+    lookups : Lookups
+        What asks the store for names.
     """
 
-    def __init__(self, store: Store, table: InodeTable, settings: TreeSettings) -> None:
+    def __init__(self, store: Store, table: InodeTable, settings: TreeSettings, lookups: Lookups) -> None:
         self._store = store
+        self._lookups = lookups
+        lookups.known = self._known
         self._table = table
         self._settings = settings
         self._negative: OrderedDict[tuple[int, str], float] = OrderedDict()
@@ -103,8 +108,17 @@ class Namespace:
 
     # -- one name ------------------------------------------------------------------------------
 
-    async def child(self, parent: Inode, name: str) -> Inode:
+    async def child(self, parent: Inode, name: str, *, only_attributes: bool = False) -> Inode:
         """Return the inode of a name in a directory.
+
+        Parameters
+        ----------
+        parent : Inode
+            The directory.
+        name : str
+            The name.
+        only_attributes : bool
+            Whether nobody is going to read it now.
 
         Raises
         ------
@@ -124,7 +138,7 @@ class Namespace:
                 if question.error is not None:
                     return self._unsure(parent, name, question.error)
                 continue
-            found = await self._ask(parent, name)
+            found = await self._ask(parent, name, only_attributes=only_attributes)
             if found is not None:
                 return found
 
@@ -153,22 +167,24 @@ class Namespace:
             raise NotFound("no such key", key=join(parent.key, name))
         return None
 
-    async def _ask(self, parent: Inode, name: str) -> Inode | None:
+    async def _ask(self, parent: Inode, name: str, *, only_attributes: bool) -> Inode | None:
         """Ask the store for a name; None if the name changed meanwhile: look again."""
         question = _Question()
         asking = self._asking.setdefault((parent.number, name), [])
         asking.append(question)
         key = join(parent.key, name)
+        child = parent.children.get(name)
+        if child is not None and not child.is_dir and child.expires <= 0:
+            self._lookups.changed(key)  # there was reason to doubt what was known of it
+        known = self._knowledge(child)
         try:
-            answer = await patiently(self._settings.read_timeout, key, lambda: self._store.lookup(key))
-            found = self._choose(answer, key)
-        except NotFound:
-            if question.void:
-                return None
-            survivor = self._vanished(parent, name)
-            if survivor is None:
-                raise
-            return survivor
+            told = await patiently(
+                self._settings.read_timeout,
+                key,
+                lambda: self._lookups.ask(key, known, only_attributes=only_attributes),
+            )
+        except NotFound:  # part of the path is no directory, or the store is gone
+            told = Told(None, trio.current_time())
         except StoreError as error:
             question.error = error
             return self._unsure(parent, name, error)
@@ -177,9 +193,53 @@ class Namespace:
             if not asking:
                 self._asking.pop((parent.number, name), None)
             question.answered.set()
-        if question.void or parent.unlinked:
+        expires = told.at + self._settings.metadata_ttl
+        if question.void:
             return None
-        return self.absorb(parent, name, found, trio.current_time() + self._settings.metadata_ttl)
+        if told.found is None:
+            survivor = self._vanished(parent, name, expires)
+            if survivor is None:
+                raise NotFound("no such key", key=key)
+            return survivor
+        if parent.unlinked:
+            return None
+        self._is_there(parent, expires)
+        return self.absorb(parent, name, self._choose(told.found, key), expires)
+
+    def _is_there(self, directory: Inode, expires: float) -> None:
+        """Take note that a directory was there when something in it was, and so were those above."""
+        if self._store.capabilities.directories:
+            return  # it has attributes of its own
+        node: Inode | None = directory
+        while node is not None and node.parent is not None:
+            if node.prefix is not None and node.expires > 0:
+                node.expires = max(node.expires, expires)
+            node = node.parent
+
+    def _known(self, key: str) -> Known:
+        """Return what is known of a key that somebody may ask for soon."""
+        *above, name = key.split("/")
+        parent = self._table.root
+        for part in above:
+            below = parent.children.get(part)
+            if below is None:
+                return Known()
+            parent = below
+        absent = trio.current_time() < self._negative.get((parent.number, name), 0.0)
+        if absent or (parent.number, name) in self._asking:
+            return Known(fresh=True)
+        return self._knowledge(parent.children.get(name))
+
+    def _knowledge(self, inode: Inode | None) -> Known:
+        if inode is None:
+            return Known()
+        meta = None if inode.staged is not None else inode.meta
+        return Known(
+            fresh=inode.dirty or inode.kept or trio.current_time() < inode.expires,
+            is_dir=inode.is_dir,
+            meta=meta,
+            has_pages=meta is not None and meta.version is not None and inode.pages_version == meta.version,
+        )
 
     def _unsure(self, parent: Inode, name: str, error: StoreError) -> Inode:
         """Return the directory below which something waits to be stored, or raise `error`.
@@ -209,7 +269,7 @@ class Namespace:
         if inode.kept and not self._store.capabilities.directories:
             return
         try:
-            now_there = await self.child(inode.parent, inode.name)
+            now_there = await self.child(inode.parent, inode.name, only_attributes=True)
         except NotFound:
             if inode.handles:
                 return
@@ -275,7 +335,7 @@ class Namespace:
         assert found.object is not None
         return found.object
 
-    def _vanished(self, parent: Inode, name: str) -> Inode | None:
+    def _vanished(self, parent: Inode, name: str, expires: float) -> Inode | None:
         """Take note that a name is not in the store; return what has it here all the same."""
         if parent.unlinked:
             return None
@@ -288,7 +348,7 @@ class Namespace:
                 return child
         elif child is not None and child.staged is None:  # else its writer must learn of it at close
             self._table.detach(child)
-        self._negative[parent.number, name] = trio.current_time() + self._settings.metadata_ttl
+        self._negative[parent.number, name] = expires
         if len(self._negative) > _MOST_NEGATIVE:
             self._negative.popitem(last=False)
         return None
@@ -313,6 +373,7 @@ class Namespace:
             self._negative.pop((parent.number, name), None)
             for question in self._asking.get((parent.number, name), ()):
                 question.void = True
+            self._lookups.changed(join(parent.key, name))
         parent.expires = 0.0
         if not self._store.capabilities.posix:
             parent.mtime_ns = parent.ctime_ns = time.time_ns()
@@ -326,6 +387,12 @@ class Namespace:
             if number == directory.number:
                 for question in questions:
                     question.void = True
+        self._lookups.changed_below(directory.key)
+
+    def doubt(self, inode: Inode) -> None:
+        """Believe nothing any more that the store said of a file until now."""
+        inode.expires = 0.0
+        self._lookups.changed(inode.key)
 
     def _forgotten(self, number: int) -> None:
         """Drop what is kept for a directory that has no inode any more."""

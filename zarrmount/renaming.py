@@ -21,7 +21,8 @@ from stores.keys import join
 from stores.meta import ObjectMeta
 from zarrmount.errors import deadline, os_error
 from zarrmount.inodes import Inode
-from zarrmount.names import NameCalls, going, maybe_stored
+from zarrmount.names import NameCalls, going
+from zarrmount.storing import maybe_stored
 
 __all__ = ["RENAME_EXCHANGE", "RENAME_NOREPLACE", "Renaming"]
 
@@ -117,25 +118,32 @@ class Renaming(NameCalls):
             if target is not None:
                 stack.enter_context(going(target))
                 await self._files.outlive(target)
-            if source.dirty:
+            if not only_new and await self._storing.move_kept(source, new_key):
+                self._rehang(source, new_parent, new_name)
+            elif source.dirty:
                 # One put, under the new name; the old name's object, if there is one, goes.
                 stored_before = source.meta is not None or maybe_stored(source)
                 _inherit_sent(source, target, new_key)
                 # Whoever renames onto a name wants whatever is there to be replaced, as POSIX says.
                 replaced = target.meta if target is not None else None
-                moved = await self._files.store_as(source, new_key, replaced, whatever_is_there=not only_new)
+                moved = await self._storing.store_as(
+                    source, new_key, replaced, whatever_is_there=not only_new
+                )
                 self._rehang(source, new_parent, new_name)
-                self._files.no_longer_kept(new_parent)
+                self._storing.no_longer_kept(new_parent)
                 await self._rebase(source, moved)
                 if stored_before:
                     with suppress(NotFound):
                         await self._within_deadline(old_key, store.delete(old_key))
+                await self._storing.forget(old_key)
             else:
+                if target is not None and self._storing.is_kept(target):
+                    await self._storing.store_locked(target)  # else a crash could put it over `source`
                 moved = await self._within_deadline(new_key, self._move_object(old_key, new_key, only_new))
                 self._rehang(source, new_parent, new_name)
-                self._files.no_longer_kept(new_parent)
+                self._storing.no_longer_kept(new_parent)
                 await self._rebase(source, moved)
-        self._files.settle(source)
+        self._storing.settle(source)
 
     async def _move_object(self, source: str, target: str, only_new: bool) -> ObjectMeta:
         """Move one object, in one step where the store can, else by copy and delete."""
@@ -155,6 +163,7 @@ class Renaming(NameCalls):
     ) -> None:
         store = self._c.store
         old_key, new_key = source.key, join(new_parent.key, new_name)
+        await self._store_kept_below(source)
         if target is not None:
             if any(child.lives_here for child in target.children.values()):
                 raise os_error(errno.ENOTEMPTY)
@@ -168,7 +177,7 @@ class Renaming(NameCalls):
             source.kept = True
         self._rehang(source, new_parent, new_name)
         if moved:
-            self._files.no_longer_kept(source)
+            self._storing.no_longer_kept(source)
         await self._rebase_below(source, moved)
 
     async def _move_prefix(self, source: str, target: str) -> dict[str, ObjectMeta]:
@@ -216,9 +225,17 @@ class Renaming(NameCalls):
     async def _flush_below(self, inode: Inode) -> None:
         if inode.dirty:
             async with inode.lock:
-                await self._files.store_as(inode, inode.key, inode.staged.base if inode.staged else None)
+                await self._storing.store_as(inode, inode.key, inode.staged.base if inode.staged else None)
         for child in list(inode.children.values()):
             await self._flush_below(child)
+
+    async def _store_kept_below(self, inode: Inode) -> None:
+        """Store what waits below a directory in the journal, which knows it by its key."""
+        if inode.dirty and self._storing.is_kept(inode):
+            async with inode.lock:
+                await self._storing.store_locked(inode)
+        for child in list(inode.children.values()):
+            await self._store_kept_below(child)
 
     def _rehang(self, inode: Inode, parent: Inode, name: str) -> None:
         before, old_name = inode.parent, inode.name

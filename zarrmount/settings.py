@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 
-__all__ = ["TreeSettings"]
+__all__ = ["INDEFINITE", "TreeSettings"]
+
+INDEFINITE = 10.0 * 365 * 86400
+"""Seconds that no mount will see the end of."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,12 @@ class TreeSettings:
     overwrite_conflicts : bool
         At close, replace what somebody else stored under the key since it was opened, instead of
         failing with ESTALE.
+    rename_wait : float
+        Seconds for which a new file with a temporary name waits for its rename before it is stored,
+        on a store that cannot rename; 0: it is stored when it is closed, as all others.
+    writeback : float or None
+        Seconds for which a closed file may wait in the journal before it is stored; None: it is
+        stored when it is closed.
     """
 
     uid: int | None = None
@@ -38,6 +47,8 @@ class TreeSettings:
     read_timeout: float = 60.0
     write_timeout: float = 120.0
     overwrite_conflicts: bool = False
+    rename_wait: float = 5.0
+    writeback: float | None = None
 
     @property
     def owner(self) -> tuple[int, int]:

@@ -17,8 +17,9 @@ from stores.keys import join
 from stores.meta import AttributeChange, ObjectMeta
 from zarrmount.errors import os_error
 from zarrmount.inodes import Inode, Kind
-from zarrmount.names import NameCalls, going, maybe_stored
+from zarrmount.names import NameCalls, going
 from zarrmount.objects.staging import DELETED
+from zarrmount.storing import maybe_stored
 
 __all__ = ["Tree"]
 
@@ -55,11 +56,11 @@ class Tree(NameCalls):
             inode = await self.make_file(parent, name, mode, owner)
             inode.exclusive = True
             try:
-                await self._files.flush(inode)
+                await self._storing.store(inode)
             except BaseException:
                 self._c.table.detach(inode)
                 raise
-            self._files.drop_clean(inode)
+            self._storing.drop_clean(inode)
             return inode
         self._need_posix()
         async with self._c.shape.shared(), parent.changes:
@@ -105,8 +106,11 @@ class Tree(NameCalls):
             raise os_error(errno.EPERM)
         if source.unlinked:
             raise os_error(errno.ENOENT)
-        await self._files.flush(source)
         store = self._c.store
+        # Who links a file to its name and then removes the temporary name wants one file: one put.
+        unstored = not store.capabilities.posix and self._storing.waits_for_rename(source)
+        if not unstored:
+            await self._storing.store(source)
         async with self._c.shape.shared(), parent.changes:
             await self._check_free(parent, name)
             key = join(parent.key, name)
@@ -114,9 +118,12 @@ class Tree(NameCalls):
                 meta = await self._within_deadline(key, store.link(source.key, key))
                 source.expires = 0.0
             else:
-                meta = await self._within_deadline(key, self._copy_if_absent(source.key, key))
+                stored = await self._storing.store_second(source, key) if unstored else None
+                if stored is None:
+                    stored = await self._within_deadline(key, self._copy_if_absent(source.key, key))
+                meta = stored
             self._c.namespace.changed(parent, name)
-            self._files.no_longer_kept(parent)
+            self._storing.no_longer_kept(parent)
             return self._c.namespace.absorb(parent, name, meta, self._soon())
 
     async def _copy_if_absent(self, source: str, target: str) -> ObjectMeta:
@@ -173,14 +180,14 @@ class Tree(NameCalls):
     async def _remove_object(self, inode: Inode) -> None:
         """Delete the object of an inode (its lock held), if the store has one."""
         self._check_writable(inode.key)
-        if inode.meta is None and not maybe_stored(inode):
-            return
-        await self._files.outlive(inode)
-        try:
-            await self._within_deadline(inode.key, self._c.store.delete(inode.key))
-        except NotFound:
-            if inode.staged is None:
-                raise
+        if inode.meta is not None or maybe_stored(inode):
+            await self._files.outlive(inode)
+            try:
+                await self._within_deadline(inode.key, self._c.store.delete(inode.key))
+            except NotFound:
+                if inode.staged is None:
+                    raise
+        await self._storing.forget(inode.key)
 
     def _detach(self, inode: Inode) -> None:
         parent, name = inode.parent, inode.name

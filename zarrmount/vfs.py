@@ -15,7 +15,9 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,6 +27,7 @@ from stores.keys import MAX_NAME_BYTES, join, unusable_name
 from stores.meta import AttributeChange, Usage
 from zarrmount.attribute_changes import AttributeChanges
 from zarrmount.attributes import Attributes, attributes_of
+from zarrmount.background import Background
 from zarrmount.cache.memory import BlockCache
 from zarrmount.context import Context
 from zarrmount.dirstream import DirStream, Entry
@@ -33,13 +36,18 @@ from zarrmount.files import Files
 from zarrmount.handles import DirHandle, FileHandle, HandleTable
 from zarrmount.inodes import Inode, InodeTable, Kind
 from zarrmount.locks import SharedLock
+from zarrmount.lookups import Lookups
 from zarrmount.namespace import Namespace
 from zarrmount.objects.reader import ReaderPool
 from zarrmount.objects.staging import Staging
 from zarrmount.renaming import Renaming
 from zarrmount.settings import TreeSettings
+from zarrmount.storing import Storing
 from zarrmount.tree import Tree
 from zarrmount.xattrs import XAttrs
+
+if TYPE_CHECKING:
+    from zarrmount.objects.journal import Journal
 
 __all__ = ["Vfs"]
 
@@ -61,6 +69,10 @@ class Vfs:
         Size of the memory cache of blocks.
     staging_bytes : int
         Written bytes that memory may hold.
+    max_dirty : int
+        Written bytes that may wait to be stored, in memory and in `staging_dir` together.
+    journal : Journal or None
+        Where closed files are kept that wait; needed for write-back, and for `resume`.
     """
 
     def __init__(
@@ -71,22 +83,32 @@ class Vfs:
         staging_dir: Path,
         cache_bytes: int = 128 << 20,
         staging_bytes: int = 64 << 20,
+        max_dirty: int = 16 << 30,
+        journal: Journal | None = None,
     ) -> None:
         table = InodeTable()
+        background = Background()
+        readers = ReaderPool(
+            BlockCache(cache_bytes), settings.read_timeout, direct=store.near, background=background
+        )
+        lookups = Lookups(store, readers, settings.metadata_ttl)
         self._c = Context(
             store=store,
             settings=settings,
             table=table,
             handles=HandleTable(),
-            namespace=Namespace(store, table, settings),
-            staging=Staging(staging_dir, staging_bytes),
-            readers=ReaderPool(BlockCache(cache_bytes), settings.read_timeout, direct=store.near),
+            namespace=Namespace(store, table, settings, lookups),
+            staging=Staging(staging_dir, staging_bytes, max_dirty, settings.write_timeout),
+            readers=readers,
+            lookups=lookups,
+            background=background,
             shape=SharedLock(),
         )
-        self.files = Files(self._c)
-        self.tree = Tree(self._c, self.files)
-        self.changes = AttributeChanges(self._c, self.files)
-        self.renaming = Renaming(self._c, self.files)
+        self.storing = Storing(self._c, journal)
+        self.files = Files(self._c, self.storing)
+        self.tree = Tree(self._c, self.files, self.storing)
+        self.changes = AttributeChanges(self._c, self.storing)
+        self.renaming = Renaming(self._c, self.files, self.storing)
         self.xattrs = XAttrs(store, settings)
         self.started_ns = time.time_ns()
 
@@ -281,10 +303,15 @@ class Vfs:
                 handle.stream = DirStream(c.store, c.namespace, c.settings, handle.inode)
             return await handle.stream.entry(position)
 
+    def listed_entry(self, handle_number: int, position: int) -> Entry | None:
+        """Return what `dir_entry` would if that is at hand; None if it has to be asked."""
+        stream = self._dir_handle(handle_number).stream
+        return stream.listed(position) if stream is not None and position > 0 else None
+
     def entry_inode(self, handle_number: int, entry: Entry) -> Inode | None:
         """Return the inode of an entry; None if it is gone by now."""
         handle = self._dir_handle(handle_number)
-        name, found = entry
+        name, found, expires = entry
         known = handle.inode.children.get(name)
         if found is None or handle.inode.unlinked or handle.stream is None:
             return known
@@ -292,7 +319,7 @@ class Vfs:
         if known is not None and (fresh or self._c.store.listings_are_hints):
             return known
         if handle.stream.is_current:
-            return self._c.namespace.absorb(handle.inode, name, found, handle.stream.expires)
+            return self._c.namespace.absorb(handle.inode, name, found, expires)
         # Something came or went here since: what the listing said of it may be history.
         return known or self._c.namespace.absorb(handle.inode, name, found, 0.0)
 
@@ -323,6 +350,22 @@ class Vfs:
         except KeyError:
             raise os_error(errno.EBADF) from None
 
+    # -- the background ------------------------------------------------------------------------
+
+    def resume(self, keys: Collection[str] | None = None) -> None:
+        """Take up what an earlier mount left in the journal, as dirty files; call it before `run`.
+
+        With `keys`, only those of it.
+        """
+        self.storing.resume(keys)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what goes on beside the calls, until cancelled: store the files that wait, read ahead."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._c.background.run)
+            await nursery.start(self.storing.waiting.run)
+            task_status.started()
+
     # -- the whole -----------------------------------------------------------------------------
 
     async def usage(self) -> Usage | None:
@@ -336,13 +379,13 @@ class Vfs:
 
         async def store(inode: Inode) -> None:
             try:
-                await self.files.flush(inode)
+                await self.storing.store(inode)
             except StoreError as error:
                 failed[inode.key] = error
             except OSError as error:
                 failed[inode.key] = Unavailable(f"what was written cannot be read: {error}", key=inode.key)
             else:
-                self.files.drop_clean(inode)
+                self.storing.drop_clean(inode)
                 self._c.table.collect(inode)
 
         async with trio.open_nursery() as nursery:
@@ -354,13 +397,23 @@ class Vfs:
         """Return the keys that the store does not have yet, with their sizes."""
         return [(inode.key, inode.size) for inode in self._c.table.dirty()]
 
+    def kept(self) -> list[str]:
+        """Return the dirty keys whose bytes are in the journal, where the next mount finds them."""
+        return [inode.key for inode in self._c.table.dirty() if self.storing.is_kept(inode)]
+
+    def retrying(self) -> dict[str, str]:
+        """Return the keys whose put failed on the way and is tried again, each with the reason."""
+        return dict(self.storing.uploader.retrying)
+
     async def rescue(self, directory: Path) -> dict[str, Path]:
-        """Save what is still dirty as plain files below `directory`; return where each key went.
+        """Save what is still dirty, and not in the journal, as plain files; return where each key went.
 
         What cannot be saved either is told in the log, stays dirty, and hinders nothing else.
         """
         saved: dict[str, Path] = {}
         for inode in self._c.table.dirty():
+            if self.storing.is_kept(inode):
+                continue
             assert inode.staged is not None
             path = directory / inode.key
             try:
@@ -371,6 +424,12 @@ class Vfs:
             else:
                 saved[inode.key] = path
         return saved
+
+    def close(self) -> None:
+        """Let go of what is staged: call it when all of that is stored, kept or saved."""
+        for inode in self._c.table:
+            if inode.staged is not None:
+                inode.staged.close()
 
     def check_invariants(self) -> None:
         """Assert what must hold between any two calls (used by tests)."""

@@ -1,14 +1,15 @@
-"""Stores for ``python:mount.failing_stores:...``: prepared ones, and one that fails on demand."""
+"""Stores for ``python:mount.failing_stores:...``: prepared ones, and such as fail on demand."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
-__all__ = ["both", "fails_while"]
+__all__ = ["both", "does_as_told", "fails_while"]
 
 
 class FailsWhile(MemoryStore):
@@ -25,6 +26,28 @@ class FailsWhile(MemoryStore):
 def fails_while(**options: Any) -> MemoryStore:
     """Make a store that fails while the file `flag` exists."""
     store = FailsWhile()
+    store.flag = Path(options["flag"])
+    return store
+
+
+class DoesAsTold(MemoryStore):
+    """A store in memory that cannot be written to while a certain file says in which way."""
+
+    flag: Path
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        while (said := self.flag.read_text()) == "hang":
+            await asyncio.sleep(0.02)
+        if said == "refuse":
+            raise PermissionError(13, "the flag says that it refuses")
+        if said == "fail":
+            raise OSError(5, "the flag says that it fails")
+        await super().set(key, value, byte_range)
+
+
+def does_as_told(**options: Any) -> MemoryStore:
+    """Make a store that is written to as the file `flag` says: hang, refuse, fail, or well."""
+    store = DoesAsTold()
     store.flag = Path(options["flag"])
     return store
 

@@ -146,6 +146,26 @@ def mounted(location: str | Path, directory: Path, *options: str, umount: bool =
         clear(mountpoint)
 
 
+@contextlib.contextmanager
+def in_foreground(
+    store: Path | str, mountpoint: Path, tmp_path: Path, *options: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run ``zarrmount mount -f`` until it is mounted; kill it afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "zarrmount", "mount", "-f", str(store), str(mountpoint), *options],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_for(lambda: is_mounted(mountpoint) or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
+            yield process
+        finally:
+            process.kill()
+
+
 def is_mounted(path: Path) -> bool:
     """Tell whether the kernel has something mounted on a directory."""
     return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())

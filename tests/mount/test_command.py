@@ -10,12 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mount.child import fails_with
-from mount.harness import DEADLINE, clear, environment, is_mounted, mounted, wait_for, zarrmount
+from mount.harness import (
+    DEADLINE,
+    clear,
+    environment,
+    in_foreground,
+    is_mounted,
+    mounted,
+    wait_for,
+    zarrmount,
+)
 
 from zarrmount import registry
 
@@ -48,26 +56,6 @@ def alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
-
-
-@contextmanager
-def in_foreground(
-    store: Path | str, mountpoint: Path, tmp_path: Path, *options: str
-) -> Iterator[subprocess.Popen[str]]:
-    """Run ``zarrmount mount -f`` until it is mounted; kill it afterwards."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "zarrmount", "mount", "-f", str(store), str(mountpoint), *options],
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            wait_for(lambda: is_mounted(mountpoint) or process.poll() is not None)
-            assert process.poll() is None, process.communicate()
-            yield process
-        finally:
-            process.kill()
 
 
 # -- starting --------------------------------------------------------------------------------------
@@ -270,6 +258,7 @@ def test_help_and_version() -> None:
         ["umount", "-h"],
         ["info", "--help"],
         ["doctor", "--help"],
+        ["compact", "--help"],
     ):
         done = zarrmount(*words, environment=dict(os.environ))
         assert (done.returncode, done.stderr) == (0, "")

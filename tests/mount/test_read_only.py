@@ -34,7 +34,13 @@ CHANGES = {
 
 @pytest.fixture(
     scope="module",
-    params=[("local", ("--read-only",)), ("local", ("-o", "ro")), ("zip", ("--read-only",))],
+    params=[
+        ("local", ("--read-only",)),
+        ("local", ("-o", "ro")),
+        ("zip", ("--read-only",)),
+        ("local", ("--immutable",)),
+        ("local", ("-o", "immutable")),
+    ],
     ids=str,
 )
 def mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:

@@ -94,6 +94,8 @@ class FaultyProxy:
         Empty, or one of the kinds above that hits every request (and is not counted).
     requests : int
         How many requests came.
+    asked_for : list of tuple
+        Method and path of each.
     struck : Counter
         Faults by the address that was asked for.
     late : int
@@ -109,6 +111,7 @@ class FaultyProxy:
         self.host = host
         self.blocked = ""
         self.requests = 0
+        self.asked_for: list[tuple[str, str]] = []
         self.port = 0
         self.struck: Counter[str] = Counter()
         self.late = 0
@@ -133,6 +136,8 @@ class FaultyProxy:
                     await self._control(request, reader, writer)
                     continue
                 self.requests += 1
+                method, address = request.first.split()[:2]
+                self.asked_for.append((method.decode(), unquote(urlsplit(address.decode()).path)))
                 if server is None:
                     server = await asyncio.open_connection(*self._upstream)
                 if not await self._pass_on(request, reader, writer, *server):

@@ -17,7 +17,7 @@ from mount.places import S3Backdoor
 from reliability.walk import Walk
 
 from zarrmount import registry
-from zarrmount.control import request
+from zarrmount.control import Request
 
 __all__ = ["MountFiles", "MountWorld", "control", "walk_on_mount"]
 
@@ -117,7 +117,8 @@ class MountWorld:
         def call() -> bytes | None:
             mount = registry.find(self._root)
             assert mount is not None
-            (told,) = request(mount.socket, {"do": "ping"})
+            with Request(mount.socket, {"do": "ping"}) as answers:
+                told = next(iter(answers))
             if path not in [key for key, _ in told["dirty"]]:
                 return None
             weather = control(self._proxy, weather=0.0)["before"]

@@ -139,6 +139,7 @@ class VfsWorld:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let objects of some hundred bytes be large ones, that are read block by block."""
     monkeypatch.setattr(reader, "BLOCK_SIZE", 64)
+    monkeypatch.setattr(reader, "SMALL_OBJECT", 128)
     monkeypatch.setattr(reader, "WHOLE_OBJECT", 256)
 
 

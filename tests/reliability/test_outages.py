@@ -173,6 +173,49 @@ def test_a_full_store_tells_at_close_and_keeps_the_bytes(tmp_path: Path, name: s
     TALLY.add("outages")
 
 
+@pytest.mark.parametrize("taken_up_by", ["mount", "compact"])
+def test_a_zip_whose_disk_is_full_at_unmount(tmp_path: Path, taken_up_by: str) -> None:
+    """The archive stays as it was; what waits beside it is there for whoever opens it next."""
+    first, second, third = "1234567 " * (5 * MIB // 8), "abcdefg " * (MIB // 8), "later"
+    with tmpfs(tmp_path / "disk", "16m") as disk:
+        store, ballast = disk / "store.zip", disk / "ballast"
+        with mounted(store, tmp_path, "--create") as mount:
+            assert ask(mount, "put", "first", first).said == "ok"
+        before = store.read_bytes()
+        with mounted(store, tmp_path, umount=False) as mount:
+            assert ask(mount, "put", "second", second).said == "ok"
+            ballast.write_bytes(bytes(7 * MIB))
+            status, keys, message = umount(mount)
+            assert status != 0
+            assert not is_mounted(mount.path)
+            assert "No space left on device" in keys
+            assert f"the changes wait in '{store}.pending'" in keys
+            assert "not everything" in message
+        assert store.read_bytes() == before
+        full = zarrmount("compact", store, environment=mount.environment)
+        assert (full.returncode, full.stdout) == (1, "")
+        assert "there is no room" in full.stderr
+        assert len(full.stderr.splitlines()) == 1
+        assert store.read_bytes() == before
+        with mounted(store, tmp_path, "--read-only") as mount:
+            assert ask(mount, "get", "second").result == second
+        ballast.unlink()
+        if taken_up_by == "mount":
+            with mounted(store, tmp_path) as mount:
+                assert ask(mount, "get", "second").result == second
+                assert ask(mount, "put", "third", third).said == "ok"
+        else:
+            done = zarrmount("compact", store, environment=mount.environment)
+            assert (done.returncode, done.stderr) == (0, "")
+        assert [path.name for path in disk.iterdir()] == ["store.zip"]
+        with zipfile.ZipFile(store) as archive:
+            found = {name: archive.read(name).decode() for name in archive.namelist()}
+        assert found == {"first": first, "second": second} | (
+            {"third": third} if taken_up_by == "mount" else {}
+        )
+    TALLY.add("outages")
+
+
 # -- a server that refuses, or is gone -------------------------------------------------------------
 
 

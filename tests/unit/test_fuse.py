@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from unittest import mock
 
 import pyfuse3
 import pytest
+import trio
 
 from stores.errors import Denied, NotFound, Unavailable
 from stores.memory import MemoryStore
@@ -113,6 +115,27 @@ async def test_unknown_handles_are_ebadf(operations: FuseOperations) -> None:
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await call
         assert caught.value.errno == errno.EBADF
+
+
+async def test_a_read_only_mount_spares_the_kernel_the_question_at_close(tmp_path: Path) -> None:
+    store = MemoryStore()
+    await store.put("a", b"1")
+    vfs = Vfs(store.with_read_only(), TreeSettings(), staging_dir=tmp_path)
+    operations = FuseOperations(vfs)
+    entry = await operations.lookup(1, b"a", None)
+    opened = await operations.open(entry.st_ino, os.O_RDONLY, None)
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations.flush(opened.fh)
+    assert caught.value.errno == errno.ENOSYS
+    await operations.release(opened.fh)
+
+
+async def test_connected_is_called_once_the_answer_to_the_kernel_is_sent(operations: FuseOperations) -> None:
+    called = trio.Event()
+    operations = FuseOperations(operations._vfs, connected=called.set)
+    operations.init()
+    assert not called.is_set()
+    await called.wait()
 
 
 async def test_forgetting_what_is_not_there_ends_nothing(

@@ -69,6 +69,23 @@ async def test_it_goes_on_trying_for_as_long_as_it_may(
     assert store.data == {"k": b"x" * 70_000}
 
 
+async def test_what_is_tried_again_can_be_told(clock: MockClock, tmp_path: Path) -> None:
+    store = FakeStore()
+    store.fail("put", error=lambda: Unavailable("503"), times=2)
+    up = uploader(store)
+    async with staged_file(tmp_path, b"x") as inode, trio.open_nursery() as nursery:
+        assert up.retrying == {}
+        nursery.start_soon(up.upload, inode, "k", None)
+        await trio.sleep(0.01)
+        assert up.retrying == {"k": "503"}
+        await trio.sleep(5)
+        assert up.retrying == {}
+        store.fail("put", error=lambda: Unavailable("504"))
+        with pytest.raises(Unavailable):
+            await up.upload(inode, "other", None)
+        assert up.retrying == {}
+
+
 async def test_and_no_longer(clock: MockClock, tmp_path: Path) -> None:
     store = FakeStore()
     store.fail("put", error=lambda: Unavailable("503", key="k"))

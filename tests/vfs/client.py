@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from stores.base import Store
 from stores.errors import NotFound
 from zarrmount.errors import errno_of
 from zarrmount.handles import FileHandle
 from zarrmount.inodes import ROOT_INODE, Inode
+from zarrmount.objects.journal import Journal
 from zarrmount.settings import TreeSettings
 from zarrmount.vfs import Vfs
 
@@ -33,10 +36,34 @@ async def failure(call: Any) -> int:
 class Client:
     """System calls on paths; every inode number is forgotten when its call is over."""
 
-    def __init__(self, store: Store, spool: Path, *, cache_bytes: int = 64 << 20, **settings: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        spool: Path,
+        *,
+        cache_bytes: int = 64 << 20,
+        max_dirty: int = 1 << 30,
+        journal: Journal | None = None,
+        **settings: Any,
+    ) -> None:
         self.store = store
-        self.vfs = Vfs(store, TreeSettings(**settings), staging_dir=spool, cache_bytes=cache_bytes)
+        self.vfs = Vfs(
+            store,
+            TreeSettings(**settings),
+            staging_dir=spool,
+            cache_bytes=cache_bytes,
+            max_dirty=max_dirty,
+            journal=journal,
+        )
         self.c = self.vfs._c
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let the background work."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.vfs.run)
+            yield
+            nursery.cancel_scope.cancel()
 
     @asynccontextmanager
     async def at(self, path: str) -> AsyncIterator[Inode]:
@@ -164,6 +191,7 @@ class Client:
         self.vfs.check_invariants()
         assert len(self.c.handles) == 0
         assert self.c.staging.in_memory == 0
+        assert self.c.staging.used == 0
         assert not self.c.readers.in_flight
         assert [inode for inode in self.c.table if not inode.lives_here] == []
         numbers = {inode.number for inode in self.c.table}

@@ -386,7 +386,7 @@ async def test_a_failing_store_at_open_leaks_no_handle(tmp_path: Path, clock: Mo
     store.fail("put", error=lambda: Unavailable("no"))
     assert await failure(client.vfs.open(99, 0)) == errno.ESTALE
     assert await failure(client.vfs.open(1, 0)) == errno.EISDIR
-    store.fail("head")
+    store.fail("get_range")
     async with client.at("a") as inode:
         assert await failure(client.read("a")) == errno.EIO
         assert not inode.handles

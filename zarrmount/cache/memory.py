@@ -35,6 +35,10 @@ class BlockCache:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    def __contains__(self, block: object) -> bool:
+        """Whether a block is there; it does not count as a use."""
+        return block in self._blocks
+
     def get(self, block: BlockId) -> bytes | None:
         """Return a block and mark it as used, or None."""
         data = self._blocks.get(block)

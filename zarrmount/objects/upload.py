@@ -19,13 +19,13 @@ import dataclasses
 import hashlib
 import logging
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import trio
 
 from stores.base import Store
 from stores.errors import AlreadyExists, NotFound, Precondition, StoreError, Unavailable, Unsupported
-from stores.meta import AttributeChange, Body, ObjectMeta, read_body
+from stores.meta import AttributeChange, Body, ObjectMeta
 from zarrmount.objects.staging import DELETED
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 _SMALL = 64 << 10
+_STEP = 8 << 20
+_SLOWEST = 1 << 20
+"""Bytes for which an upload is given another second."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class _Order:
 
     key: str
     body: Body
+    size: int
     replaces: ObjectMeta | None
     attributes: AttributeChange
     exclusive: bool
@@ -75,9 +79,15 @@ class Uploader:
         Where to.
     settings : TreeSettings
         For the deadline, and what to do with conflicts.
+
+    Attributes
+    ----------
+    retrying : dict
+        Keys whose last put failed on the way and that are tried again, each with the reason.
     """
 
     def __init__(self, store: Store, settings: TreeSettings) -> None:
+        self.retrying: dict[str, str] = {}
         self._store = store
         self._settings = settings
         self._can_create_only = store.capabilities.create_if_absent
@@ -98,10 +108,13 @@ class Uploader:
         order = _Order(
             key=key,
             body=await staged.body(),
+            size=staged.size,
             replaces=base,
             attributes=AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns),
             exclusive=inode.exclusive and not whatever_is_there,
-            anyway=whatever_is_there or (self._settings.overwrite_conflicts and not inode.exclusive),
+            anyway=whatever_is_there
+            or staged.anyway
+            or (self._settings.overwrite_conflicts and not inode.exclusive),
             sent=staged.sent.setdefault(key, set()),
         )
         try:
@@ -115,20 +128,52 @@ class Uploader:
             staged.sent.pop(key, None)
             return meta
         finally:
+            self.retrying.pop(key, None)
             if not order.sent:
                 staged.sent.pop(key, None)
+            if not isinstance(order.body, (bytes, bytearray, memoryview)):
+                order.body.close()
+
+    async def put_second(self, inode: Inode, key: str) -> ObjectMeta:
+        """Store the staged bytes of `inode` (its lock held) also under another key, which must be new.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is an object under that key.
+        StoreError
+            What the store said last.
+        """
+        staged = inode.staged
+        assert staged is not None
+        order = _Order(
+            key=key,
+            body=await staged.body(),
+            size=staged.size,
+            replaces=None,
+            attributes=AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns),
+            exclusive=True,
+            anyway=False,
+            sent=set(),
+        )
+        try:
+            return await self._put_until_stored(order)
+        finally:
+            self.retrying.pop(key, None)
             if not isinstance(order.body, (bytes, bytearray, memoryview)):
                 order.body.close()
 
     async def _put_until_stored(self, order: _Order) -> ObjectMeta:
         """Put until the store has it, or says no, or the time is over."""
         pause, last = _FIRST_PAUSE, None
-        with trio.move_on_after(self._settings.write_timeout):
+        seconds = self._settings.write_timeout + order.size // _SLOWEST
+        with trio.move_on_after(seconds):
             while True:
                 try:
                     return await self._put(order, order.replaces)
                 except Unavailable as error:
                     last = error
+                    self.retrying[order.key] = error.message
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
                 order.sent.add(await _digest(order.body))
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
@@ -136,9 +181,7 @@ class Uploader:
         with trio.CancelScope(shield=True):
             order.sent.add(await _digest(order.body))
         reason = last.message if last is not None else "the store did not answer"
-        raise Unavailable(
-            f"not stored within {self._settings.write_timeout:g} s: {reason}", key=order.key
-        ) from last
+        raise Unavailable(f"not stored within {seconds:g} s: {reason}", key=order.key) from last
 
     async def _put(self, order: _Order, replaces: ObjectMeta | None) -> ObjectMeta:
         """Put once, on the strictest condition that the store can check."""
@@ -172,13 +215,33 @@ class Uploader:
     async def _found(self, key: str) -> tuple[bytes, ObjectMeta] | None:
         """Return the digest and the meta of the object that is there, None if there is none."""
         try:
-            data, meta = await self._store.get(key)
+            reader = await self._store.open_reader(key)
         except NotFound:
             return None
-        return await _digest(data), meta
+        digest = hashlib.sha256()
+        try:
+            for start in range(0, reader.meta.size, _STEP):  # a part at a time: it may be large
+                part = await reader.read(start, _STEP)
+                await trio.to_thread.run_sync(digest.update, part)
+        except NotFound:
+            return None
+        finally:
+            await reader.aclose()
+        return digest.digest(), reader.meta
 
 
 async def _digest(body: Body) -> bytes:
-    if isinstance(body, (bytes, bytearray, memoryview)) and len(body) <= _SMALL:
-        return hashlib.sha256(body).digest()
-    return await trio.to_thread.run_sync(lambda: hashlib.sha256(read_body(body)).digest())
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        if len(body) <= _SMALL:
+            return hashlib.sha256(body).digest()
+        return await trio.to_thread.run_sync(lambda: hashlib.sha256(body).digest())
+    return await trio.to_thread.run_sync(_digest_of_file, body)
+
+
+def _digest_of_file(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while part := file.read(_STEP):
+        digest.update(part)
+    file.seek(0)
+    return digest.digest()
