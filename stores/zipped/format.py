@@ -20,6 +20,7 @@ from stores.errors import Corrupt
 __all__ = [
     "END_SIZE",
     "LOCAL",
+    "LOCAL_SIGN",
     "TAIL_SIZE",
     "End",
     "Member",
@@ -42,7 +43,7 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 
-_LOCAL_SIGN = b"PK\x03\x04"
+LOCAL_SIGN = b"PK\x03\x04"
 _CENTRAL_SIGN = b"PK\x01\x02"
 _END_SIGN = b"PK\x05\x06"
 _END64_SIGN = b"PK\x06\x06"
@@ -359,7 +360,7 @@ def encode_local(member: Member, extra: bytes, *, wide: bool) -> bytes:
         extra = struct.pack("<HHQQ", _ZIP64, 16, size, packed) + extra
         size = packed = MAX32
     head = LOCAL.pack(
-        _LOCAL_SIGN, max(member.needed, 45) if wide else member.needed, member.flags, member.method,
+        LOCAL_SIGN, max(member.needed, 45) if wide else member.needed, member.flags, member.method,
         member.dos_time, member.dos_date, member.crc, packed, size, len(member.name), len(extra),
     )  # fmt: skip
     return head + member.name + extra
@@ -391,7 +392,7 @@ def local_lengths(header: bytes, member: Member) -> tuple[int, int]:
     Corrupt
         If it is not the local header of `member`.
     """
-    if len(header) < LOCAL.size or header[:4] != _LOCAL_SIGN:
+    if len(header) < LOCAL.size or header[:4] != LOCAL_SIGN:
         raise Corrupt("the zip archive is damaged: the member is not where its directory says")
     name_size, extra_size = struct.unpack_from("<HH", header, LOCAL.size - 4)
     name = header[LOCAL.size : LOCAL.size + name_size]

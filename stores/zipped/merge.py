@@ -16,6 +16,7 @@ from stores.zipped.archive import Archive
 from stores.zipped.catalog import Changed, Entry, Extent
 from stores.zipped.format import (
     LOCAL,
+    LOCAL_SIGN,
     UTF8,
     Member,
     descriptors,
@@ -72,12 +73,27 @@ def all_dead_bytes(view: View) -> int:
     if not members:
         return last
     ends = [member.offset for member, _ in members[1:]] + [last]
-    dead = 0
+    first = members[0][0].offset
+    dead = first if _begins_with_a_member(archive) else 0
     for (member, lives), end in zip(members, ends, strict=True):
         # as large as it can be with the extra fields and the descriptor that tools write
         needs = LOCAL.size + len(member.name) + len(member.extra) + member.packed + 64 if lives else 0
         dead += max(0, end - member.offset - needs)
     return dead
+
+
+def _begins_with_a_member(archive: Archive) -> bool:
+    """Tell whether there is no program before the members, that takes them out.
+
+    Bytes before the first member of the directory are then those of one that died long ago.
+    """
+    return _handle_of(archive).read(archive.end.shift, len(LOCAL_SIGN)) == LOCAL_SIGN
+
+
+def _handle_of(archive: Archive) -> FileHandle:
+    if not isinstance(archive.source, FileSource):
+        raise TypeError("only archives in files can be merged")
+    return archive.source.handle
 
 
 def write_archive(
@@ -142,11 +158,8 @@ class _Writer:
     """Appends to one new archive and collects its directory."""
 
     def __init__(self, view: View, target: FileHandle, compression: int, tell: Tell | None) -> None:
-        source = view.archive.source
-        if not isinstance(source, FileSource):
-            raise TypeError("only archives in files can be merged")
         self._view = view
-        self._base = source.handle
+        self._base = _handle_of(view.archive)
         self._target = target
         self._compression = compression
         self._shift = view.archive.end.shift
@@ -217,12 +230,20 @@ class _Writer:
     def _take_each(self, kept: list[int]) -> None:
         archive = self._view.archive
         members = [archive.member(at) for at in kept]
-        self._take(0, min([member.offset + self._shift for member in members], default=self._shift))
+        self._take(0, self._shift + self._stub_size())
         for member in members:
             _, _, begin = self._local_header(member)
             new = replace(member, offset=self._position - self._shift)
             self._take(member.offset + self._shift, self._data_end(member, begin))
             self._records.append(encode_central(new))
+
+    def _stub_size(self) -> int:
+        """Return how many bytes before the first member are none of a member's."""
+        archive = self._view.archive
+        if not archive.end.count or _begins_with_a_member(archive):
+            return 0
+        members = scan_directory(archive.directory, archive.end.count)
+        return min(archive.member(at).offset for _, at in members)
 
     def _rename(self, key: str, entry: Changed) -> None:
         """Copy a member's data as they are, compressed or not, behind a header with the new name."""

@@ -241,6 +241,27 @@ async def test_from_which_threshold_on_dead_bytes_are_left_behind(path, dead, al
     assert path.stat().st_size == pytest.approx(size, abs=1000)
 
 
+@pytest.mark.parametrize("stub", [b"", b"#!/bin/sh\nexec unzip $0\n"], ids=["", "a program before it"])
+@pytest.mark.parametrize("shifted", [False, True], ids=["offsets adjusted", "offsets as they were"])
+async def test_a_first_member_that_died(tmp_path, stub, shifted):
+    path = tmp_path / "first.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("dead", random.Random(1).randbytes(3 << 20))
+        archive.writestr("alive", b"alive")
+    path.write_bytes(stub + path.read_bytes())
+    if stub and not shifted:
+        with zipfile.ZipFile(path, "a") as archive:  # writes the directory anew, with true offsets
+            archive.writestr("more", b"more")
+    async with ZipStore(path, "a") as store:
+        await store.delete("dead")
+    assert path.stat().st_size < 10_000
+    assert path.read_bytes().startswith(stub)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert archive.read("alive") == b"alive"
+        assert "dead" not in archive.namelist()
+
+
 async def test_few_dead_bytes_stay(path):
     async with ZipStore(path, "a") as store:
         await store.delete("d/c")
