@@ -187,6 +187,7 @@ class Files:
     async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
         """Write to an open file; the bytes are staged when it returns."""
         inode = handle.inode
+        _check_not_replaced(inode)
         end = (inode.size if handle.append else offset) + len(data)
         async with self._room(inode, max(end, inode.size)):
             while inode.staged is None:
@@ -201,6 +202,7 @@ class Files:
 
     async def truncate(self, inode: Inode, size: int) -> None:
         """Cut or extend a file; with nobody to close it later, it is stored at once."""
+        _check_not_replaced(inode)
         async with self._room(inode, size), self._c.shape.shared(), inode.lock:
             was_clean = inode.staged is None
             staged = await self._staged(inode, keep=size)
@@ -302,6 +304,12 @@ class Files:
                 await self._reader(handle)
             return
         await self._staged(inode)
+
+
+def _check_not_replaced(inode: Inode) -> None:
+    if inode.replaced and inode.staged is None:
+        key = inode.meta.key if inode.meta is not None else None
+        raise Precondition("somebody else stored it since it was opened", key=key)
 
 
 def _stale(error: StoreError, key: str) -> Precondition:

@@ -82,6 +82,9 @@ class Inode:
         The version whose pages the kernel may still hold.
     kept : bool
         A directory that lives here although the store has no key below it.
+    replaced : bool
+        Somebody else stored another file under its name while it was being read: what is written to
+        it has no place to go.
     handles : set of FileHandle
         Open handles.
     going : trio.Event or None
@@ -117,6 +120,7 @@ class Inode:
         "parent",
         "pins",
         "prefix",
+        "replaced",
         "staged",
         "uid",
         "unlinked",
@@ -139,6 +143,7 @@ class Inode:
         self.explicit_times = False
         self.kept = False
         self.unlinked = False
+        self.replaced = False
         self.upload_error: BaseException | None = None
         self.handles: set[FileHandle] = set()
         self.pages_version: str | None = None

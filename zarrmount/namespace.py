@@ -296,6 +296,10 @@ class Namespace:
             inode.dirty or (inode.kind is not kind and (inode.lives_here or inode.is_busy))
         ):
             return inode
+        if inode is not None and _is_replaced_under_a_reader(inode, found):
+            # Whoever reads it goes on with what it was, its size included; the name is another file now.
+            inode.replaced = True
+            inode = None
         if inode is None or inode.kind is not kind:
             inode = self._table.add(parent, name, kind)
         if isinstance(found, PrefixMeta):
@@ -462,6 +466,14 @@ class Namespace:
             return
         self._reported.add(key)
         log.warning("key %r %s", key, what)
+
+
+def _is_replaced_under_a_reader(inode: Inode, found: Found) -> bool:
+    """Tell whether somebody else replaced a file of which a handle here has pinned a version."""
+    if isinstance(found, PrefixMeta) or inode.staged is not None or inode.lock.locked():
+        return False
+    readers = [handle.reader for handle in inode.handles if handle.reader is not None]
+    return any(reader.meta.version != found.version for reader in readers)
 
 
 def _kind_of(found: Found) -> Kind:
