@@ -98,7 +98,7 @@ class _State:
     opened: bool = False
     whole_answers: bool = False  # it ignores ranges
     bare_etags: bool = False  # it wants If-Match of a put without quotes
-    under_way: set[Sending] = dataclasses.field(default_factory=set)
+    in_parts: set[Sending] = dataclasses.field(default_factory=set)
     spare: Store | None = None  # lists what obstore cannot
 
 
@@ -226,12 +226,13 @@ class ObjectStore(Store):
         self._state.opened = True
 
     async def aclose(self) -> None:
-        """Wait for what was given up to be aborted, and close what lists the keys that obstore cannot.
+        """Wait a while for what was given up to be aborted, and close what lists what obstore cannot.
 
         obstore's own connections need no closing.
         """
-        for sending in tuple(self._state.under_way):
-            await anyio.to_thread.run_sync(sending.ended.wait, _PATIENCE, abandon_on_cancel=True)
+        with anyio.move_on_after(_PATIENCE):
+            for sending in tuple(self._state.in_parts):
+                await anyio.to_thread.run_sync(sending.ended.wait, _PATIENCE, abandon_on_cancel=True)
         spare, self._state.spare = self._state.spare, None
         if spare is not None:
             await spare.aclose()
@@ -499,7 +500,8 @@ class ObjectStore(Store):
             send = partial(
                 send_in_parts, self._obstore, path, sending, check, connections=self._part_connections
             )
-            return await self._call(partial(self._until_ended, sending, send), key, putting=True, large=True)
+            put_in_parts = partial(self._until_ended, sending, send, in_parts=True)
+            return await self._call(put_in_parts, key, putting=True, large=True)
 
         async def put(mode: Any) -> tuple[int, Any]:
             send = partial(send_whole, self._obstore, path, sending, mode)
@@ -516,14 +518,15 @@ class ObjectStore(Store):
         self._state.bare_etags = True
         return told
 
-    def _until_ended(self, sending: Sending, send: Callable[[], T]) -> T:
+    def _until_ended(self, sending: Sending, send: Callable[[], T], *, in_parts: bool = False) -> T:
         """Send, in a thread, and tell those who wait for the end of it."""
         sending.ended.clear()
-        self._state.under_way.add(sending)
+        if in_parts:
+            self._state.in_parts.add(sending)
         try:
             return send()
         finally:
-            self._state.under_way.discard(sending)
+            self._state.in_parts.discard(sending)
             sending.ended.set()
 
     def _check_condition(self, key: str, path: str, if_absent: bool, if_version: str | None) -> None:
