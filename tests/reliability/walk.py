@@ -293,6 +293,7 @@ class Walk:
         elif found is None:
             self.was(path, before)
             self.store[path] = None
+            self.unsure_of(path)
         elif found != before:
             self.lose(f"a failed unlink left {_short(found)}", path)
 
@@ -325,6 +326,8 @@ class Walk:
             self.was(path, was)
             self.store[path] = now
             self.was(path, now)
+            if was != now:
+                self.unsure_of(path)
         for path in (old, new):
             if path in self.kept and await self.world.kept(path) != self.kept[path]:
                 if found[1] != moved:
@@ -391,6 +394,10 @@ class Walk:
         self.changed_until[path] = self.world.now() + self.ttl
         if path in self.kept:
             self.foreign.add(path)
+
+    def unsure_of(self, path: str) -> None:
+        """Take note that a call failed and took place all the same: the kernel may know the old file."""
+        self.changed_until[path] = self.world.now() + self.ttl
 
     def landed(self, path: str, data: bytes, *, before_last_ack: bool) -> None:
         """Take note that a put took place of which the file system was told that it failed."""
