@@ -261,7 +261,10 @@ class Walk:
         self.store[path] = found
         kept = await self.world.kept(path)
         if kept is None and path in self.kept:
-            self.lose("what could not be stored is gone", path)
+            if found not in candidates:
+                self.lose("what could not be stored is gone", path)
+            del self.kept[path]  # the close after an fsync that failed has stored all of it
+            self.foreign.discard(path)
         if kept is not None and kept not in (*candidates, self.kept.get(path)):
             self.lose(f"kept is {_short(kept)}", path)
         if kept is not None:
