@@ -338,19 +338,14 @@ class FsspecStore(Store):
         if not self._listable:
             raise Unsupported("this store cannot be listed", key=prefix or None)
         path = await self._path(prefix)
-        fs, _ = await self._calls.filesystem()
         files: dict[str, Info] = {}
         directories: dict[str, Info] = {}
         others: list[str] = []
-        try:
-            infos = await self._fresh("ls", path or fs.root_marker, key=prefix, detail=True)
-        except NotFound:
-            if prefix == "" and (self._kind.makes_dirs or self._kind.bucket):
-                await self.open()  # raises, if the root itself is not there
-            return files, directories
-        for info in infos:
+        for info in await self._level(prefix, path):
             name = self._relative(str(info["name"]), path)
             key = join(prefix, name.rstrip("/"))
+            if self._kind.flat and info["type"] == "directory" and str(info["name"]) == f"{path}/":
+                directories[f"{prefix}/"] = info  # there are keys with an empty segment
             if not name.rstrip("/") or PARTIAL.fullmatch(name):
                 continue
             if info.get("islink") or info["type"] == "link":
@@ -369,6 +364,17 @@ class FsspecStore(Store):
         if others:
             await for_each(follow, others)
         return files, directories
+
+    async def _level(self, prefix: str, path: str) -> list[Info]:
+        """Return what the file system lists directly below a prefix, its path given."""
+        fs, _ = await self._calls.filesystem()
+        try:
+            infos: list[Info] = await self._fresh("ls", path or fs.root_marker, key=prefix, detail=True)
+        except NotFound:
+            if prefix == "" and (self._kind.makes_dirs or self._kind.bucket):
+                await self.open()  # raises, if the root itself is not there
+            return []
+        return infos
 
     async def _found(self, prefix: str) -> dict[str, Info]:
         path = await self._path(prefix)

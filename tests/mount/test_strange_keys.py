@@ -63,6 +63,10 @@ def test_a_bucket(tmp_path: Path, s3_server: object) -> None:
         check_both(mount)
         check_only(mount, {"a", "dir", "good"})
         assert mount.errno_of("os.stat('../secret')") == "ENOENT"
+        # What holds nothing that can be shown is not empty.
+        assert mount.python("result = os.listdir('dir')") == []
+        assert mount.errno_of("os.rmdir('dir')") == "ENOTEMPTY"
+        assert "'dir/'" in mount.read_log()
         # With its last key gone the directory goes too, in time, and the object shows again.
         assert mount.python("os.unlink('a/b'); os.rmdir('a'); result = open('a').read()") == "the object"
     for key, data in {"a": BOTH["a"], **{name: name.encode() for name in names}}.items():
