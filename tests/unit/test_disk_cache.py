@@ -143,7 +143,7 @@ def test_the_oldest_go_also_where_only_a_part_is_looked_at(
     gone = [number for number in range(1300) if not cache._path(name_of(number)).exists()]
     assert len(gone) >= 300
     assert max(gone) < 1000
-    assert sum(gone) / len(gone) < 350, "it is no better than chance"
+    assert sum(gone) / len(gone) < 430, "it is no better than chance"  # which gives 500, give or take 16
 
 
 def test_uses_are_noted_once_a_minute(tmp_path: Path) -> None:
