@@ -119,9 +119,7 @@ class Renaming(NameCalls):
                 stack.enter_context(going(target))
                 await self._files.outlive(target)
             if not only_new and await self._storing.move_kept(source, new_key):
-                old_parent, old_name = self._rehang(source, new_parent, new_name)
-                self._c.namespace.came_here(old_parent, old_name)
-                self._c.namespace.came_here(new_parent, new_name)
+                self._rehang(source, new_parent, new_name)
             elif source.dirty:
                 # One put, under the new name; the old name's object, if there is one, goes.
                 stored_before = source.meta is not None or maybe_stored(source)
@@ -131,27 +129,18 @@ class Renaming(NameCalls):
                 moved = await self._storing.store_as(
                     source, new_key, replaced, whatever_is_there=not only_new
                 )
-                old_parent, old_name = self._rehang(source, new_parent, new_name)
-                self._c.namespace.stored(new_parent, new_name, moved)
-                if stored_before:
-                    self._c.namespace.changed(old_parent, old_name)
-                else:
-                    self._c.namespace.came_here(old_parent, old_name)
+                self._rehang(source, new_parent, new_name)
                 self._storing.no_longer_kept(new_parent)
                 await self._rebase(source, moved)
                 if stored_before:
                     with suppress(NotFound):
                         await self._within_deadline(old_key, store.delete(old_key))
-                    self._c.namespace.removed(old_parent, old_name, 0.0)
                 await self._storing.forget(old_key)
             else:
                 if target is not None and self._storing.is_kept(target):
                     await self._storing.store_locked(target)  # else a crash could put it over `source`
                 moved = await self._within_deadline(new_key, self._move_object(old_key, new_key, only_new))
-                expires = source.expires
-                old_parent, old_name = self._rehang(source, new_parent, new_name)
-                self._c.namespace.stored(new_parent, new_name, moved)
-                self._c.namespace.removed(old_parent, old_name, expires)
+                self._rehang(source, new_parent, new_name)
                 self._storing.no_longer_kept(new_parent)
                 await self._rebase(source, moved)
         self._storing.settle(source)
@@ -186,9 +175,7 @@ class Renaming(NameCalls):
         else:
             moved = await self._move_prefix(old_key, new_key)
             source.kept = True
-        old_parent, old_name = self._rehang(source, new_parent, new_name)
-        self._c.namespace.changed(old_parent, old_name)
-        self._c.namespace.changed(new_parent, new_name)
+        self._rehang(source, new_parent, new_name)
         if moved:
             self._storing.no_longer_kept(source)
         await self._rebase_below(source, moved)
@@ -250,13 +237,13 @@ class Renaming(NameCalls):
         for child in list(inode.children.values()):
             await self._store_kept_below(child)
 
-    def _rehang(self, inode: Inode, parent: Inode, name: str) -> tuple[Inode, str]:
-        """Hang an inode elsewhere; return where it was."""
+    def _rehang(self, inode: Inode, parent: Inode, name: str) -> None:
         before, old_name = inode.parent, inode.name
         assert before is not None
         self._keep_dir(before)
         self._c.table.move(inode, parent, name)
-        return before, old_name
+        self._c.namespace.changed(before, old_name)
+        self._c.namespace.changed(parent, name)
 
     async def _rebase(self, inode: Inode, moved: ObjectMeta) -> None:
         """Take note that a file's object is now `moved`: what was staged or open goes on from there."""

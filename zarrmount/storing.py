@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Collection
@@ -93,12 +92,10 @@ class Storing:
         staged = inode.staged
         assert staged is not None
         meta = await self.uploader.upload(inode, key, base, whatever_is_there=whatever_is_there)
-        if meta.mtime_ns is None and self._c.store.capabilities.versions:  # a listing will tell about this
-            meta = dataclasses.replace(meta, mtime_ns=time.time_ns() // 10**9 * 10**9)
         staged.modified = False
         staged.anyway = False
         staged.base = meta
-        await self._stored(inode, key, meta)
+        await self._stored(inode, meta)
         try:
             await self.forget(key)
         except OSError as error:
@@ -116,8 +113,8 @@ class Storing:
         async with inode.lock:
             return await self.uploader.put_second(inode, key) if inode.dirty else None
 
-    async def _stored(self, inode: Inode, key: str, meta: ObjectMeta) -> None:
-        """Take note that a file's bytes are in the store under a key, as `meta` says."""
+    async def _stored(self, inode: Inode, meta: ObjectMeta) -> None:
+        """Take note that a file's bytes are in the store, as `meta` says."""
         explicit = inode.explicit_times
         inode.upload_error = None
         inode.exclusive = False
@@ -130,8 +127,8 @@ class Storing:
                 inode.atime_ns, inode.mtime_ns = atime, mtime
             self._c.namespace.remember_attributes(inode)
         inode.expires = trio.current_time() + self._c.settings.metadata_ttl
-        if inode.parent is not None and key == inode.key:  # else it is being renamed
-            self._c.namespace.stored(inode.parent, inode.name, meta)
+        if inode.parent is not None:
+            self._c.namespace.changed(inode.parent, inode.name)
             self.no_longer_kept(inode.parent)
         await self._drop_readers(inode)
 
@@ -310,7 +307,7 @@ class Storing:
     def drop_clean(self, inode: Inode) -> None:
         """Drop staged bytes that the store has too, or that nobody can reach any more."""
         staged = inode.staged
-        if staged is None or (staged.modified and not inode.unlinked) or inode.is_locked:
+        if staged is None or (staged.modified and not inode.unlinked) or inode.lock.locked():
             return
         if inode.unlinked and inode.handles:
             return
@@ -334,7 +331,8 @@ class Storing:
         node: Inode | None = directory if self._c.store.capabilities.listable else None
         while node is not None and node.parent is not None:
             if node.kept:
-                self._c.namespace.directory_stored(node)
+                node.kept = False
+                node.expires = trio.current_time() + self._c.settings.metadata_ttl
             node = node.parent
 
 

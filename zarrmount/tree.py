@@ -45,8 +45,7 @@ class Tree(NameCalls):
             self._files.stage_empty(inode)
             inode.mode = stat.S_IMODE(mode)
             self._own(inode, owner)
-            self._c.namespace.came_here(parent, name)
-            self._c.namespace.listings.asked(parent.number, 2)  # whoever makes a file asks for its name first
+            self._c.namespace.changed(parent, name)
             return inode
 
     async def make_node(
@@ -77,7 +76,7 @@ class Tree(NameCalls):
             key = join(parent.key, name)
             if self._c.store.capabilities.directories:
                 made = await self._within_deadline(key, self._c.store.make_dir(key, stat.S_IMODE(mode)))
-                self._c.namespace.stored(parent, name, made)
+                self._c.namespace.changed(parent, name)
                 inode = self._c.namespace.absorb(parent, name, made, self._soon())
                 if self._c.store.capabilities.posix:
                     await self._give(inode, mode, owner)
@@ -89,7 +88,7 @@ class Tree(NameCalls):
                 inode.mode = stat.S_IMODE(mode)
                 self._own(inode, owner)
                 inode.mtime_ns = inode.ctime_ns
-                self._c.namespace.made_here(parent, inode)
+                self._c.namespace.changed(parent, name)
             return inode
 
     async def symlink(self, parent: Inode, name: str, target: str, owner: tuple[int, int]) -> Inode:
@@ -117,13 +116,13 @@ class Tree(NameCalls):
             key = join(parent.key, name)
             if store.capabilities.posix:
                 meta = await self._within_deadline(key, store.link(source.key, key))
-                self._c.namespace.doubt(source)
+                source.expires = 0.0
             else:
                 stored = await self._storing.store_second(source, key) if unstored else None
                 if stored is None:
                     stored = await self._within_deadline(key, self._copy_if_absent(source.key, key))
                 meta = stored
-            self._c.namespace.stored(parent, name, meta)
+            self._c.namespace.changed(parent, name)
             self._storing.no_longer_kept(parent)
             return self._c.namespace.absorb(parent, name, meta, self._soon())
 
@@ -145,8 +144,8 @@ class Tree(NameCalls):
                 try:
                     async with inode.lock:
                         with going(inode):
-                            was_stored = await self._remove_object(inode)
-                            self._detach_file(inode, was_stored)
+                            await self._remove_object(inode)
+                            self._detach(inode)
                 except StoreError:
                     # It may be gone all the same: ask the store afresh.
                     if inode.staged is not None:
@@ -178,11 +177,10 @@ class Tree(NameCalls):
         elif not await self._c.namespace.is_empty(inode):
             raise os_error(errno.ENOTEMPTY)
 
-    async def _remove_object(self, inode: Inode) -> bool:
-        """Delete the object of an inode (its lock held); return False if the store has none."""
+    async def _remove_object(self, inode: Inode) -> None:
+        """Delete the object of an inode (its lock held), if the store has one."""
         self._check_writable(inode.key)
-        was_stored = inode.meta is not None or maybe_stored(inode)
-        if was_stored:
+        if inode.meta is not None or maybe_stored(inode):
             await self._files.outlive(inode)
             try:
                 await self._within_deadline(inode.key, self._c.store.delete(inode.key))
@@ -190,16 +188,6 @@ class Tree(NameCalls):
                 if inode.staged is None:
                     raise
         await self._storing.forget(inode.key)
-        return was_stored
-
-    def _detach_file(self, inode: Inode, was_stored: bool) -> None:
-        parent, name, expires = inode.parent, inode.name, inode.expires
-        assert parent is not None
-        self._c.table.detach(inode)
-        if was_stored:
-            self._c.namespace.removed(parent, name, expires)
-        else:
-            self._c.namespace.came_here(parent, name)
 
     def _detach(self, inode: Inode) -> None:
         parent, name = inode.parent, inode.name
@@ -214,9 +202,7 @@ class Tree(NameCalls):
         self._check_name(name)
         if parent.unlinked:
             raise os_error(errno.ENOENT)
-        key = join(parent.key, name)
-        self._check_writable(key)
-        self._c.store.check_new_key(key)
+        self._check_writable(join(parent.key, name))
         taken = await self._existing(parent, name)
         if parent.unlinked:
             raise os_error(errno.ENOENT)
@@ -234,7 +220,7 @@ class Tree(NameCalls):
         self, parent: Inode, name: str, meta: ObjectMeta, mode: int | None, owner: tuple[int, int]
     ) -> Inode:
         """Take note that the store made something that is owned by whoever asked for it."""
-        self._c.namespace.stored(parent, name, meta)
+        self._c.namespace.changed(parent, name)
         inode = self._c.namespace.absorb(parent, name, meta, self._soon())
         try:
             await self._give(inode, mode, owner)
@@ -260,7 +246,7 @@ class Tree(NameCalls):
             change = replace(change, uid=owner[0], gid=None if _inherits_group(inode) else owner[1])
         if change != AttributeChange():
             await self._within_deadline(inode.key, self._c.store.set_attributes(inode.key, change))
-            self._c.namespace.doubt(inode)
+            inode.expires = 0.0
 
 
 def _inherits_group(inode: Inode) -> bool:

@@ -250,7 +250,7 @@ class Prefetcher:
             with deadline(self._readers.timeout, fetch.key):
                 if fetch.only_head:
                     return Answer(await self._store.head(fetch.key), trio.current_time())
-                data, meta = await self._readers.get(self._store, fetch.key)
+                data, meta = await self._store.get(fetch.key)
         except NotFound:
             return Answer(None, trio.current_time())
         except StoreError as error:
