@@ -297,7 +297,12 @@ class Files:
 
         The shape and its lock are held.
         """
-        if inode.staged is not None or inode.meta is None or not inode.handles:
+        if not inode.handles:
+            return
+        if inode.staged is not None:
+            inode.staged.hold()
+            return
+        if inode.meta is None:
             return
         if self._c.store.capabilities.snapshot_reads:
             for handle in list(inode.handles):

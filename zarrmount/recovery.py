@@ -198,20 +198,20 @@ def upload(
     from zarrmount.vfs import Vfs
 
     wanted = list(keys)
-    taken: set[str] = set()
+    taken_up: set[str] = set()
     failed: dict[str, StoreError] = {}
 
     async def store_all() -> None:
         async with store:
             settings = TreeSettings(overwrite_conflicts=overwrite)
             vfs = Vfs(store, settings, staging_dir=staging_dir, journal=journal)
-            vfs.resume(set(wanted))
-            taken.update(key for key, _ in vfs.dirty())
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(tell, vfs)
-                failed.update(await vfs.store_everything())
-                nursery.cancel_scope.cancel()
-            vfs.close()
+            with contextlib.closing(vfs):
+                vfs.resume(set(wanted))
+                taken_up.update(key for key, _ in vfs.dirty())
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(tell, vfs)
+                    failed.update(await vfs.store_everything())
+                    nursery.cancel_scope.cancel()
 
     async def tell(vfs: Vfs) -> None:
         meter = StoringMeter()
@@ -227,8 +227,8 @@ def upload(
         interrupted = True
     if interrupted:
         raise KeyboardInterrupt
-    left = {key: _DAMAGED for key in wanted if key not in taken}
-    left |= {key: _NOT_NOTED for key in taken if key in journal.entries}
+    left = {key: _DAMAGED for key in wanted if key not in taken_up}
+    left |= {key: _NOT_NOTED for key in taken_up if key in journal.entries}
     return left | {key: error.message for key, error in failed.items()}
 
 

@@ -137,7 +137,7 @@ class Renaming(NameCalls):
                         await self._within_deadline(old_key, store.delete(old_key))
                 await self._storing.forget(old_key)
             else:
-                if target is not None and self._storing.is_kept(target):
+                if target is not None and self._storing.is_kept(target, new_key):
                     await self._storing.store_locked(target)  # else a crash could put it over `source`
                 moved = await self._within_deadline(new_key, self._move_object(old_key, new_key, only_new))
                 self._rehang(source, new_parent, new_name)
@@ -231,7 +231,7 @@ class Renaming(NameCalls):
 
     async def _store_kept_below(self, inode: Inode) -> None:
         """Store what waits below a directory in the journal, which knows it by its key."""
-        if inode.dirty and self._storing.is_kept(inode):
+        if inode.dirty and self._storing.is_kept(inode, inode.key):
             async with inode.lock:
                 await self._storing.store_locked(inode)
         for child in list(inode.children.values()):

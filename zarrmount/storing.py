@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,12 +22,10 @@ from stores.meta import AttributeChange, ObjectMeta
 from zarrmount.context import Context
 from zarrmount.errors import deadline
 from zarrmount.inodes import Inode
+from zarrmount.objects.journal import Entry, Journal
 from zarrmount.objects.upload import Uploader
 from zarrmount.objects.writeback import Writeback
 from zarrmount.temporary import is_temporary
-
-if TYPE_CHECKING:
-    from zarrmount.objects.journal import Journal
 
 __all__ = ["Storing", "has_writer", "maybe_stored"]
 
@@ -193,12 +190,11 @@ class Storing:
 
     async def _keep(self, inode: Inode, key: str, *, instead_of: str | None = None) -> bool:
         """Let the journal keep the staged bytes under a key; False if it could not (lock held)."""
+        if self.is_kept(inode, key):
+            return True
         staged, journal = inode.staged, self._journal
         assert staged is not None
         assert journal is not None
-        known = journal.entries.get(key)
-        if staged.kept_as is not None and known is not None and known.data == staged.kept_as.name:
-            return True
         try:
             if staged.kept_as is None:
                 await staged.keep(journal.new_data())
@@ -209,8 +205,6 @@ class Storing:
         return True
 
     async def _record(self, inode: Inode, key: str, instead_of: str | None = None) -> None:
-        from zarrmount.objects.journal import Entry  # a mount without journal does without
-
         staged, journal = inode.staged, self._journal
         assert staged is not None
         assert staged.kept_as is not None
@@ -229,8 +223,7 @@ class Storing:
 
     async def attributes_changed(self, inode: Inode) -> None:
         """Let the journal know attributes that were changed after a file was closed (lock held)."""
-        staged = inode.staged
-        if self._journal is not None and staged is not None and staged.kept_as is not None:
+        if self.is_kept(inode, inode.key):
             await self._record(inode, inode.key)
 
     async def move_kept(self, inode: Inode, new_key: str) -> bool:
@@ -269,9 +262,12 @@ class Storing:
         if journal is not None and (key in journal.entries or key in journal.damaged):
             await trio.to_thread.run_sync(journal.drop, key)
 
-    def is_kept(self, inode: Inode) -> bool:
-        """Whether all of a dirty file is in the journal, so that nothing is lost with this process."""
-        return inode.staged is not None and inode.staged.kept_as is not None and self._journal is not None
+    def is_kept(self, inode: Inode, key: str) -> bool:
+        """Whether the journal has all of a dirty file under a key, so that it outlives this process."""
+        if self._journal is None or inode.staged is None or inode.staged.kept_as is None:
+            return False
+        entry = self._journal.entries.get(key)
+        return entry is not None and entry.data == inode.staged.kept_as.name
 
     def resume(self, keys: Collection[str] | None = None) -> None:
         """Take up as dirty files what the journal keeps (of some keys only, if they are given).

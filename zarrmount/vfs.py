@@ -17,7 +17,6 @@ import logging
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -38,6 +37,7 @@ from zarrmount.inodes import Inode, InodeTable, Kind
 from zarrmount.locks import SharedLock
 from zarrmount.lookups import Lookups
 from zarrmount.namespace import Namespace
+from zarrmount.objects.journal import Journal
 from zarrmount.objects.reader import ReaderPool
 from zarrmount.objects.staging import Staging
 from zarrmount.renaming import Renaming
@@ -45,9 +45,6 @@ from zarrmount.settings import TreeSettings
 from zarrmount.storing import Storing
 from zarrmount.tree import Tree
 from zarrmount.xattrs import XAttrs
-
-if TYPE_CHECKING:
-    from zarrmount.objects.journal import Journal
 
 __all__ = ["Vfs"]
 
@@ -399,7 +396,7 @@ class Vfs:
 
     def kept(self) -> list[str]:
         """Return the dirty keys whose bytes are in the journal, where the next mount finds them."""
-        return [inode.key for inode in self._c.table.dirty() if self.storing.is_kept(inode)]
+        return [inode.key for inode in self._c.table.dirty() if self.storing.is_kept(inode, inode.key)]
 
     def retrying(self) -> dict[str, str]:
         """Return the keys whose put failed on the way and is tried again, each with the reason."""
@@ -412,7 +409,7 @@ class Vfs:
         """
         saved: dict[str, Path] = {}
         for inode in self._c.table.dirty():
-            if self.storing.is_kept(inode):
+            if self.storing.is_kept(inode, inode.key):
                 continue
             assert inode.staged is not None
             path = directory / inode.key

@@ -6,10 +6,13 @@ import errno
 import os
 from pathlib import Path
 
+import pytest
 import trio
 from client import Client, failure
 from fake_store import FakeStore
 from trio.testing import MockClock
+
+from zarrmount.handles import FileHandle
 
 NEW = os.O_CREAT | os.O_RDWR
 
@@ -103,4 +106,26 @@ async def test_no_room_for_longer_than_the_deadline(tmp_path: Path, clock: MockC
         assert trio.current_time() - began == 30
         await client.vfs.files.write(first, 0, b"A" * 200)  # what needs no room goes on
     assert store.data == {"a": b"A" * 200 + b"a" * 1600, "b": b""}
+    client.at_rest()
+
+
+async def test_who_needs_no_room_does_not_make_others_wait_longer(tmp_path: Path, clock: MockClock) -> None:
+    store = FakeStore()
+    client = Client(store, tmp_path, max_dirty=1000, write_timeout=30)
+    async with client.open("a", NEW) as busy, client.open("b", NEW) as one, client.open("c", NEW) as other:
+        await client.vfs.files.write(busy, 0, b"a" * 900)
+        ended: list[tuple[float, int]] = []
+
+        async def write(handle: FileHandle) -> None:
+            number = await failure(client.vfs.files.write(handle, 0, bytes(200)))
+            ended.append((trio.current_time() - began, number))
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(write, one)
+            nursery.start_soon(write, other)
+            while len(ended) < 2 and trio.current_time() < began + 100:
+                await client.vfs.files.write(busy, 0, b"A" * 900)
+                await trio.sleep(0.3)
+        assert ended == [(pytest.approx(1, abs=0.5), 0), (pytest.approx(30, abs=1.5), errno.ENOSPC)]
     client.at_rest()

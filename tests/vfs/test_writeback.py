@@ -365,3 +365,52 @@ async def test_a_full_disk_below_the_journal_means_storing_at_once(
         await client.write("a", b"bytes")
     assert store.data == {"a": b"bytes"}
     client.at_rest()
+
+
+async def test_what_neither_the_journal_nor_the_store_took_is_saved(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FakeStore()
+    client = machine.mount(store)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Journal, "record", full)
+    store.fail("put", error=lambda: Denied("no right"))
+    async with client.running():
+        assert await failure(client.write("a", b"bytes")) == errno.EACCES
+        assert await client.vfs.store_everything() != {}
+    assert client.vfs.kept() == []  # the journal has no entry of it
+    saved = await client.vfs.rescue(tmp_path / "unsaved")
+    assert saved["a"].read_bytes() == b"bytes"
+
+
+async def test_attributes_of_a_file_that_was_stored_while_it_was_open(
+    machine: Machine, clock: MockClock
+) -> None:
+    from stores.meta import AttributeChange
+
+    store = FakeStore()
+    client = machine.mount(store)
+    async with client.running(), client.open("a", NEW) as handle:
+        await client.vfs.files.write(handle, 0, b"bytes")
+        await client.vfs.files.close(handle)  # of a duplicate
+        await trio.sleep(6)
+        assert store.data == {"a": b"bytes"}
+        await client.vfs.setattr(handle.inode.number, AttributeChange(mode=0o600))
+        assert machine.waiting() == {}
+    client.at_rest()
+
+
+async def test_a_resumed_file_that_is_deleted_while_it_is_open(machine: Machine) -> None:
+    store = FakeStore()
+    client = machine.mount(store)
+    async with client.running():
+        await client.write("a", b"bytes")
+    later = machine.mount(store)
+    async with later.open("a") as handle:
+        await later.unlink("a")
+        assert await later.vfs.files.read(handle, 0, 10) == b"bytes"
+    assert machine.waiting() == {}
+    later.at_rest()

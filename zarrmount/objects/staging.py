@@ -21,12 +21,15 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, TypeVarTuple, cast
 
 import trio
 
 from stores.errors import NoSpace
 from stores.meta import Body, ObjectMeta
+
+if TYPE_CHECKING:
+    from zarrmount.inodes import Inode
 
 __all__ = ["DELETED", "StagedObject", "Staging"]
 
@@ -40,15 +43,6 @@ _STALLED = 1.0
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
-
-
-class Growing(Protocol):
-    """A file, as far as its growth is concerned."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def staged(self) -> StagedObject | None: ...
 
 
 class Staging:
@@ -88,11 +82,11 @@ class Staging:
         self.used = 0
         self.relieve: Callable[[], None] = lambda: None
         self._reserved = 0
-        self._exceeding: Growing | None = None
+        self._exceeding: Inode | None = None
         self._freed = trio.Event()
 
     @asynccontextmanager
-    async def room(self, file: Growing, growth: int) -> AsyncIterator[None]:
+    async def room(self, file: Inode, growth: int) -> AsyncIterator[None]:
         """Wait until a file may grow; what it may grow by is reserved inside the context.
 
         One file at a time may go past the budget when nothing was let go of for a moment: files
@@ -100,7 +94,7 @@ class Staging:
 
         Parameters
         ----------
-        file : Growing
+        file : Inode
             Whose staged object grows, or is about to be made.
         growth : int
             By so many bytes.
@@ -129,13 +123,12 @@ class Staging:
         try:
             yield
         finally:
-            self._reserved -= growth
-            self._tell()
+            self._reserved -= growth  # who waits is not told: room that was taken is none that was made
 
-    def _exceeds(self, file: Growing) -> bool:
+    def _exceeds(self, file: Inode) -> bool:
         return self._exceeding is file
 
-    def _let_exceed(self, file: Growing) -> bool:
+    def _let_exceed(self, file: Inode) -> bool:
         """Let a file go past the budget, if none does that is still to be stored."""
         holder = self._exceeding
         if holder is None or holder.staged is None or not holder.staged.modified:
@@ -146,12 +139,8 @@ class Staging:
         """Take note that staged objects hold so many bytes more, or less."""
         self.used += growth
         if growth < 0:
-            self._tell()
-
-    def _tell(self) -> None:
-        """Let those look again who wait for room."""
-        self._freed.set()
-        self._freed = trio.Event()
+            self._freed.set()
+            self._freed = trio.Event()
 
     def new(self) -> StagedObject:
         """Return an empty staged object."""
@@ -320,6 +309,17 @@ class StagedObject:
         self._resize(size)
         self.kept_as = path
         self.modified = True
+
+    def hold(self) -> None:
+        """Hold the content even if the file that survives this process is removed.
+
+        Raises
+        ------
+        OSError
+            If an adopted file, which nobody has read yet, cannot be opened.
+        """
+        if self._memory is None:
+            self._the_spool()
 
     def close(self) -> None:
         """Drop the content."""

@@ -45,8 +45,17 @@ _SLOWEST = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Content:
+    """What is to be stored, as it was staged; `size` in bytes."""
+
+    body: Body
+    size: int
+    attributes: AttributeChange
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
-    """What is to be stored, and on which condition.
+    """Under which key and on which condition it is to be stored.
 
     Attributes
     ----------
@@ -61,10 +70,7 @@ class _Order:
     """
 
     key: str
-    body: Body
-    size: int
     replaces: ObjectMeta | None
-    attributes: AttributeChange
     exclusive: bool
     anyway: bool
     sent: set[bytes]
@@ -107,10 +113,7 @@ class Uploader:
         assert staged is not None
         order = _Order(
             key=key,
-            body=await staged.body(),
-            size=staged.size,
             replaces=base,
-            attributes=AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns),
             exclusive=inode.exclusive and not whatever_is_there,
             anyway=whatever_is_there
             or staged.anyway
@@ -118,7 +121,7 @@ class Uploader:
             sent=staged.sent.setdefault(key, set()),
         )
         try:
-            meta = await self._put_until_stored(order)
+            meta = await self._send(inode, order)
         except StoreError as error:
             if inode.upload_error is None or str(inode.upload_error) != str(error):
                 log.error("could not store %s; its bytes are kept and will be tried again", error)
@@ -128,11 +131,8 @@ class Uploader:
             staged.sent.pop(key, None)
             return meta
         finally:
-            self.retrying.pop(key, None)
             if not order.sent:
                 staged.sent.pop(key, None)
-            if not isinstance(order.body, (bytes, bytearray, memoryview)):
-                order.body.close()
 
     async def put_second(self, inode: Inode, key: str) -> ObjectMeta:
         """Store the staged bytes of `inode` (its lock held) also under another key, which must be new.
@@ -144,48 +144,48 @@ class Uploader:
         StoreError
             What the store said last.
         """
+        order = _Order(key=key, replaces=None, exclusive=True, anyway=False, sent=set())
+        return await self._send(inode, order)
+
+    async def _send(self, inode: Inode, order: _Order) -> ObjectMeta:
+        """Put the staged bytes of `inode` as it was ordered."""
         staged = inode.staged
         assert staged is not None
-        order = _Order(
-            key=key,
+        content = _Content(
             body=await staged.body(),
             size=staged.size,
-            replaces=None,
             attributes=AttributeChange(inode.mode, inode.uid, inode.gid, inode.atime_ns, inode.mtime_ns),
-            exclusive=True,
-            anyway=False,
-            sent=set(),
         )
         try:
-            return await self._put_until_stored(order)
+            return await self._put_until_stored(order, content)
         finally:
-            self.retrying.pop(key, None)
-            if not isinstance(order.body, (bytes, bytearray, memoryview)):
-                order.body.close()
+            self.retrying.pop(order.key, None)
+            if not isinstance(content.body, (bytes, bytearray, memoryview)):
+                content.body.close()
 
-    async def _put_until_stored(self, order: _Order) -> ObjectMeta:
+    async def _put_until_stored(self, order: _Order, content: _Content) -> ObjectMeta:
         """Put until the store has it, or says no, or the time is over."""
         pause, last = _FIRST_PAUSE, None
-        seconds = self._settings.write_timeout + order.size // _SLOWEST
+        seconds = self._settings.write_timeout + content.size // _SLOWEST
         with trio.move_on_after(seconds):
             while True:
                 try:
-                    return await self._put(order, order.replaces)
+                    return await self._put(order, content, order.replaces)
                 except Unavailable as error:
                     last = error
                     self.retrying[order.key] = error.message
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
-                order.sent.add(await _digest(order.body))
+                order.sent.add(await _digest(content.body))
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
                 pause = min(2 * pause, _LONGEST_PAUSE)
         with trio.CancelScope(shield=True):
-            order.sent.add(await _digest(order.body))
+            order.sent.add(await _digest(content.body))
         reason = last.message if last is not None else "the store did not answer"
         raise Unavailable(f"not stored within {seconds:g} s: {reason}", key=order.key) from last
 
-    async def _put(self, order: _Order, replaces: ObjectMeta | None) -> ObjectMeta:
+    async def _put(self, order: _Order, content: _Content, replaces: ObjectMeta | None) -> ObjectMeta:
         """Put once, on the strictest condition that the store can check."""
-        key, body, attributes = order.key, order.body, order.attributes
+        key, body, attributes = order.key, content.body, content.attributes
         version = replaces.version if replaces is not None else None
         creates = replaces is None and not order.anyway and self._can_create_only
         try:
@@ -204,9 +204,9 @@ class Uploader:
                 if digest == await _digest(body):
                     return meta
                 if digest in order.sent and meta.version is not None:
-                    return await self._put(order, meta)
+                    return await self._put(order, content, meta)
             elif DELETED in order.sent and replaces is not None:
-                return await self._put(order, None)
+                return await self._put(order, content, None)
             if isinstance(error, AlreadyExists) and order.exclusive:
                 raise
             raise Precondition("somebody else stored or deleted it since it was opened", key=key) from error
