@@ -120,10 +120,15 @@ class Renaming(NameCalls):
                 await self._files.outlive(target)
             if not only_new and await self._storing.move_kept(source, new_key):
                 self._rehang(source, new_parent, new_name)
-            elif source.dirty:
+                return
+            if target is not None and self._storing.is_kept(target, new_key):
+                await self._storing.store_locked(target)  # else after a crash it would be put over `source`
+            if source.dirty:
                 # One put, under the new name; the old name's object, if there is one, goes.
                 stored_before = source.meta is not None or maybe_stored(source)
                 _inherit_sent(source, target, new_key)
+                if stored_before:
+                    await self._storing.about_to_delete(source, old_key)
                 # Whoever renames onto a name wants whatever is there to be replaced, as POSIX says.
                 replaced = target.meta if target is not None else None
                 moved = await self._storing.store_as(
@@ -137,8 +142,6 @@ class Renaming(NameCalls):
                         await self._within_deadline(old_key, store.delete(old_key))
                 await self._storing.forget(old_key)
             else:
-                if target is not None and self._storing.is_kept(target, new_key):
-                    await self._storing.store_locked(target)  # else a crash could put it over `source`
                 moved = await self._within_deadline(new_key, self._move_object(old_key, new_key, only_new))
                 self._rehang(source, new_parent, new_name)
                 self._storing.no_longer_kept(new_parent)

@@ -23,6 +23,7 @@ from zarrmount.context import Context
 from zarrmount.errors import deadline
 from zarrmount.inodes import Inode
 from zarrmount.objects.journal import Entry, Journal
+from zarrmount.objects.staging import DELETED
 from zarrmount.objects.upload import Uploader
 from zarrmount.objects.writeback import Writeback
 from zarrmount.temporary import is_temporary
@@ -225,6 +226,20 @@ class Storing:
         """Let the journal know attributes that were changed after a file was closed (lock held)."""
         if self.is_kept(inode, inode.key):
             await self._record(inode, inode.key)
+
+    async def about_to_delete(self, inode: Inode, key: str) -> None:
+        """Let the journal know that the store is going to delete an object of which it keeps newer bytes.
+
+        The mount after a crash then knows that it may be gone, and that nobody else has deleted it.
+        """
+        if not self.is_kept(inode, key):
+            return
+        assert inode.staged is not None
+        inode.staged.sent.setdefault(key, set()).add(DELETED)
+        try:
+            await self._record(inode, key)
+        except OSError as error:
+            log.warning("the journal cannot take note that %r is being deleted: %s", key, error)
 
     async def move_kept(self, inode: Inode, new_key: str) -> bool:
         """With write-back: let a file that the store never had be kept under another key.

@@ -182,6 +182,7 @@ class Tree(NameCalls):
         self._check_writable(inode.key)
         if inode.meta is not None or maybe_stored(inode):
             await self._files.outlive(inode)
+            await self._storing.about_to_delete(inode, inode.key)
             try:
                 await self._within_deadline(inode.key, self._c.store.delete(inode.key))
             except NotFound:

@@ -39,6 +39,8 @@ class Manifest:
         self.path = path
         self._read = 0
         self.states: States = {}
+        self.under_way: States = {}
+        """What may come into the store yet: a server goes on with a request whose sender has died."""
         self.acknowledged = 0
 
     def take(self) -> list[tuple[str, str]]:
@@ -68,6 +70,8 @@ class Manifest:
         return self.states.setdefault(key, {ABSENT})
 
     def _done(self, intent: dict[str, str]) -> None:
+        for key in intent.values():  # what is acknowledged nothing older may replace
+            self.under_way.pop(key, None)
         if "put" in intent:
             self.states[intent["put"]] = {intent["sha"]}
         elif "move" in intent:
@@ -78,18 +82,28 @@ class Manifest:
 
     def _maybe(self, intent: dict[str, str]) -> list[tuple[str, str]]:
         if "put" in intent:
-            self.state(intent["put"]).add(intent["sha"])
+            self._may_become(intent["put"], {intent["sha"]})
         elif "move" in intent:
-            self.state(intent["to"]).update(self.state(intent["move"]) - {ABSENT})
-            self.state(intent["move"]).add(ABSENT)
+            self._may_become(intent["to"], self.state(intent["move"]) - {ABSENT})
+            self._may_become(intent["move"], {ABSENT})
             return [(intent["move"], intent["to"])]
         else:
-            self.state(intent["unlink"]).add(ABSENT)
+            self._may_become(intent["unlink"], {ABSENT})
         return []
 
-    def check(self, found: dict[str, str]) -> None:
-        """Compare with the store; what is found there is then what must be there."""
+    def _may_become(self, key: str, states: set[str]) -> None:
+        self.state(key).update(states)
+        self.under_way[key] = set(states)
+
+    def check(self, found: dict[str, str], *, just_died: bool = False) -> None:
+        """Compare with the store; what is found there is then what must be there.
+
+        With `just_died` what was not acknowledged may also come a moment later.
+        """
         before = {key: set(states) for key, states in self.states.items()}
+        for key, late in self.under_way.items():
+            self.state(key).update(late)
+        self.under_way.clear()
         for old, new in self.take():
             if found.get(old, ABSENT) == ABSENT:
                 moved = self.state(old) - {ABSENT}
@@ -100,7 +114,11 @@ class Manifest:
                 f"LOSS: {key} is {there[:12]}, and may be {[s[:12] for s in states]};"
                 f" before this round {[s[:12] for s in before.get(key, ())]}"
             )
+            if there in self.under_way.get(key, ()):
+                del self.under_way[key]
             self.states[key] = {there}
+        if not just_died:
+            self.under_way.clear()
         directory = self.path.stem
         strangers = {key for key in found if key.startswith(f"{directory}/") and key not in self.states}
         assert all(key.endswith(".partial") for key in strangers), f"nobody wrote {strangers}"
@@ -232,7 +250,7 @@ def crash(store: Store, directory: Path, manifests: list[Manifest], seed: int) -
     found = store.digests()
     if found is not None:
         for manifest in manifests:
-            manifest.check(found)
+            manifest.check(found, just_died=True)
 
 
 def _wait_until_they_write(manifests: list[Manifest], written: list[int]) -> None:

@@ -129,7 +129,8 @@ class VfsWorld:
         return self._store.puts
 
     def faults(self, directory: str) -> int:
-        return sum(count for key, count in self._store.struck.items() if key.startswith(directory))
+        struck = self._store.struck.items()
+        return sum(count for key, count in struck if key.startswith(directory) or not key)
 
     def errno_of(self, error: Exception) -> int:
         return 0 if isinstance(error, AssertionError) else errno_of(error)

@@ -68,7 +68,7 @@ class World(Protocol):
         """Return how many puts were sent until now."""
 
     def faults(self, directory: str) -> int:
-        """Return how many faults hit calls below a directory until now."""
+        """Return how many faults hit calls below a directory, or listings of what it is in, until now."""
 
     def errno_of(self, error: Exception) -> int: ...
 

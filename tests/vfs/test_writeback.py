@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -414,3 +414,71 @@ async def test_a_resumed_file_that_is_deleted_while_it_is_open(machine: Machine)
         assert await later.vfs.files.read(handle, 0, 10) == b"bytes"
     assert machine.waiting() == {}
     later.at_rest()
+
+
+async def unlink(client: Client) -> None:
+    await client.unlink("a")
+
+
+async def rename(client: Client) -> None:
+    await client.rename("a", "b")
+
+
+@PROFILES
+@pytest.mark.parametrize("call", [unlink, rename])
+async def test_a_crash_between_a_deletion_and_its_note(
+    machine: Machine,
+    profile: Capabilities,
+    clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[Client], Awaitable[None]],
+) -> None:
+    store = FakeStore({"a": b"old"}, profile)
+    client = machine.mount(store)
+    crashed: list[Client] = []
+    drop = Journal.drop
+
+    def crash(journal: Journal, key: str) -> None:
+        if key == "a" and "a" not in store.data and not crashed:
+            crashed.append(machine.mount(store))
+        drop(journal, key)
+
+    monkeypatch.setattr(Journal, "drop", crash)
+    async with client.running():
+        await client.write("a", b"new")
+        await call(client)
+    (later,) = crashed
+    async with later.running():
+        await trio.sleep(1)
+    assert later.vfs.dirty() == []
+    assert store.data["a"] == b"new"
+    assert machine.waiting() == {}
+    later.at_rest()
+
+
+@PROFILES
+async def test_a_crash_between_a_rename_over_a_file_that_waits_and_its_note(
+    machine: Machine, profile: Capabilities, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FakeStore({"a": b"old a", "b": b"old b"}, profile)
+    client = machine.mount(store)
+    crashed: list[Client] = []
+    drop = Journal.drop
+
+    def crash(journal: Journal, key: str) -> None:
+        if key == "b" and store.data["b"] == b"new a" and not crashed:
+            crashed.append(machine.mount(store))
+        drop(journal, key)
+
+    monkeypatch.setattr(Journal, "drop", crash)
+    async with client.running():
+        await client.write("a", b"new a")
+        await client.write("b", b"new b")
+        await rename(client)
+    for later in crashed:
+        async with later.running():
+            await trio.sleep(1)
+        assert later.vfs.dirty() == []
+        later.at_rest()
+    assert store.data["b"] == b"new a"
+    assert machine.waiting() == {}
