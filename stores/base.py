@@ -13,6 +13,9 @@
    that what is declared is exactly what works.
 5. All methods run under trio and under asyncio (through anyio).  None blocks
    the event loop; work that blocks goes to worker threads.
+6. What a store can tell without waiting it may tell without ``await``, too:
+   the methods whose names end in ``_now`` return None where it cannot, and then
+   the method of the same name has to be asked.
 
 A backend subclasses :class:`Store` and fills in the hooks whose names begin
 with an underscore.  The public methods check keys and read-only once, here, so
@@ -68,6 +71,10 @@ class ObjectReader(ABC):
         NotFound
             If it was deleted (unless ``Capabilities.snapshot_reads``).
         """
+
+    def read_now(self, start: int, size: int) -> bytes | None:  # noqa: ARG002 - for those that can
+        """Return what `read` would if that needs no waiting, else None; it raises what `read` would."""
+        return None
 
     async def aclose(self) -> None:
         """Let go of what it holds.  Never raises for an object that is gone."""
@@ -225,6 +232,14 @@ class Store(ABC):
         """
         return await self._open_reader(check_key(key), if_version)
 
+    def lookup_now(self, path: str) -> Lookup | None:
+        """Return what `lookup` would if that needs no waiting, else None; it raises what `lookup` would."""
+        return self._lookup_now(check_key(path))
+
+    def open_reader_now(self, key: str, *, if_version: str | None = None) -> ObjectReader | None:
+        """Return what `open_reader` would if that needs no waiting, else None; it raises what that would."""
+        return self._open_reader_now(check_key(key), if_version)
+
     def list_dir(self, prefix: str = "") -> AsyncGenerator[ListPage, None]:
         """List the objects and prefixes directly below `prefix`, page by page.
 
@@ -237,11 +252,28 @@ class Store(ABC):
         """List every object below `prefix`, at any depth, page by page; pages have no prefixes."""
         return self._list_all(check_prefix(prefix))
 
+    def list_after(self, prefix: str, after: str) -> AsyncGenerator[ListPage, None]:
+        """List the objects below `prefix` whose keys come after `after`, in the order of their keys.
+
+        Each page is asked for when it is wanted.  The marker of a directory may stand for an empty
+        object.  Needs ``Capabilities.ordered``.
+        """
+        self._need("ordered", prefix)
+        return self._list_after(check_prefix(prefix), check_prefix(after))
+
+    def name_at(self, prefix: str, index: int) -> str:
+        """Return the name at a place in a listing whose pages have a ``first_index``."""
+        raise NotImplementedError(f"the names below {prefix!r} are not computed ({index})")
+
     async def usage(self) -> Usage | None:
         """Return the room in the store, or None where it has no such limit."""
         return None
 
     # -- writing -------------------------------------------------------------------------------
+
+    def check_new_key(self, key: str) -> None:
+        """Raise InvalidKey for a key that the store can never have, as far as it knows without asking."""
+        check_key(key)
 
     async def put(
         self,
@@ -422,6 +454,9 @@ class Store(ABC):
     @abstractmethod
     def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]: ...
 
+    def _list_after(self, prefix: str, after: str) -> AsyncGenerator[ListPage, None]:
+        raise NotImplementedError  # a store that declares `ordered` has it
+
     async def _lookup(self, path: str) -> Lookup:
         """Ask for the object and for anything below it, at once."""
         found: list[ObjectMeta] = []
@@ -449,6 +484,12 @@ class Store(ABC):
         if not found and not below:
             raise NotFound("no such key", key=path)
         return Lookup(found[0] if found else None, below[0] if below else None)
+
+    def _lookup_now(self, path: str) -> Lookup | None:  # noqa: ARG002 - for stores that can
+        return None
+
+    def _open_reader_now(self, key: str, if_version: str | None) -> ObjectReader | None:  # noqa: ARG002
+        return None
 
     async def _open_reader(self, key: str, if_version: str | None) -> ObjectReader:
         meta = await self._head(key)

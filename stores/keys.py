@@ -59,6 +59,8 @@ def check_key(key: str) -> str:
     """
     if not isinstance(key, str):
         raise InvalidKey(f"a key is a str, not {type(key).__name__}", key=repr(key))
+    if _is_plain(key):
+        return key
     for name in key.split("/"):
         reason = unusable_name(name)
         if reason is not None:
@@ -66,6 +68,19 @@ def check_key(key: str) -> str:
     if len(key.encode()) > MAX_KEY_BYTES:
         raise InvalidKey(f"longer than {MAX_KEY_BYTES} bytes", key=key)
     return key
+
+
+def _is_plain(key: str) -> bool:
+    """Tell at once of almost all keys that they are legal; of others nothing is known."""
+    return (
+        key.isascii()
+        and 0 < len(key) <= MAX_NAME_BYTES
+        and key[0] not in "./"
+        and key[-1] != "/"
+        and "/." not in key
+        and "//" not in key
+        and "\0" not in key
+    )
 
 
 def check_prefix(prefix: str) -> str:

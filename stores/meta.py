@@ -92,10 +92,22 @@ class ListPage:
     `objects` and `prefixes` may hold names that are no file names (empty, ``..``, not UTF-8): a
     listing tells what is there, and whoever shows it as a tree filters it.  A name may stand in
     both, and a prefix may come again in a later page.
+
+    Attributes
+    ----------
+    objects, prefixes : tuple
+        What is there.
+    asked_alone : bool
+        Whether the store was asked for this page when it was wanted, rather than for all pages when
+        the first one was.
+    first_index : int or None
+        Where this page begins in a sequence of names of which ``Store.name_at`` tells any.
     """
 
     objects: tuple[ObjectMeta, ...] = ()
     prefixes: tuple[PrefixMeta, ...] = ()
+    asked_alone: bool = False
+    first_index: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +148,8 @@ class Capabilities:
     ----------
     listable : bool
         ``list_dir`` and ``list_all`` work.
+    ordered : bool
+        ``list_after`` works: the store lists in the order of the keys, and from anywhere.
     ranges : bool
         ``get_range`` transfers about the bytes asked for, not the whole object.
     versions : bool
@@ -158,6 +172,7 @@ class Capabilities:
     """
 
     listable: bool = False
+    ordered: bool = False
     ranges: bool = False
     versions: bool = False
     create_if_absent: bool = False

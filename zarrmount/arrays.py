@@ -149,7 +149,7 @@ class Arrays:
             for name in names:
                 document = join(path, name)
                 try:
-                    data, meta = await self._store.get(document)
+                    data, meta = await self._readers.get(self._store, document)
                 except NotFound:
                     continue
                 except Unavailable:

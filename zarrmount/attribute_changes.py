@@ -59,7 +59,7 @@ class AttributeChanges:
 
     async def _reload(self, inode: Inode) -> None:
         """Take over what the store says of a clean inode after it changed an attribute."""
-        inode.expires = 0.0
+        self._c.namespace.doubt(inode)
         if inode.parent is None:
             await self._c.namespace.refresh(inode)
             return

@@ -158,6 +158,26 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
     flag_value="5",
     help="Store closed files later (5 seconds, if not said); until then they are safe on the local disk.",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep what was read in a local directory, for later mounts, too.",
+)
+@click.option(
+    "--max-cache-size",
+    type=Size(),
+    default="10G",
+    show_default=True,
+    help="Bytes that may be kept there; what was not used for long goes.",
+)
+@click.option(
+    "--min-free-space",
+    type=Size(),
+    default="1G",
+    show_default=True,
+    help="Bytes that the cache leaves free on its disk.",
+)
 @click.option("--log-file", type=click.Path(path_type=Path), help="Where the log goes.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Log lines."
@@ -252,6 +272,10 @@ def _mount_config(
         tree=tree,
         staging_dir=Path(values["staging_dir"] or state_directory() / "staging").absolute(),
         max_dirty=values["max_dirty"],
+        cache_dir=Path(values["cache"]).absolute() if values["cache"] is not None else None,
+        max_cache_size=values["max_cache_size"],
+        min_free_space=values["min_free_space"],
+        immutable=immutable,
     )
 
 
@@ -447,6 +471,29 @@ def _recover(
 def _echo_lines(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line)
+
+
+@cli.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    required=True,
+    help="As a mount's --cache.",
+)
+@click.option("--clear", is_flag=True, help="Remove all of it, also while mounts use it.")
+def cache(directory: Path, clear: bool) -> None:
+    """Tell how much is kept on disk of what mounts have read, or remove it."""
+    from rich.filesize import decimal
+
+    from zarrmount.cache.directory import CacheDirectory
+
+    kept = CacheDirectory(directory, limit=0, min_free=0)
+    if clear:
+        kept.clear()
+    size, entries = kept.measure()
+    click.echo(f"{entries} {'entry' if entries == 1 else 'entries'}, {decimal(size)}")
 
 
 @cli.command()

@@ -41,6 +41,12 @@ class MountConfig:
         For written bytes beyond that, for the journal, and for what could not be stored.
     max_dirty : int
         Written bytes that may wait to be stored.
+    cache_dir : Path or None
+        Where to keep what was read, for this mount and the next ones.
+    max_cache_size, min_free_space : int
+        Bytes that may be kept there, and that are left free on that disk.
+    immutable : bool
+        Whether the store is promised not to change.
     drain_timeout : float
         Seconds to go on storing at the end of the mount.
     """
@@ -58,6 +64,10 @@ class MountConfig:
     staging_bytes: int = 64 << 20
     staging_dir: Path = dataclasses.field(default_factory=lambda: state_directory() / "staging")
     max_dirty: int = 16 << 30
+    cache_dir: Path | None = None
+    max_cache_size: int = 10 << 30
+    min_free_space: int = 1 << 30
+    immutable: bool = False
     drain_timeout: float = 300.0
 
 

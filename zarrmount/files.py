@@ -20,7 +20,7 @@ from stores.errors import NotFound, Precondition, ReadOnly, StoreError
 from zarrmount.context import Context
 from zarrmount.errors import deadline, os_error
 from zarrmount.handles import FileHandle
-from zarrmount.inodes import Inode, Kind
+from zarrmount.inodes import NO_VERSION, Inode, Kind
 from zarrmount.objects.reader import Reader
 from zarrmount.objects.staging import StagedObject
 from zarrmount.storing import Storing, has_writer
@@ -118,6 +118,7 @@ class Files:
         """Open a file that was made this moment; it is stored when it is closed."""
         access = flags & os.O_ACCMODE
         inode.exclusive = bool(flags & os.O_EXCL)
+        inode.pages_version = NO_VERSION
         return self._c.handles.add_file(
             inode,
             readable=access != os.O_WRONLY,
@@ -167,13 +168,33 @@ class Files:
         while inode.staged is None:
             key, meta = inode.key, inode.meta
             try:
-                return await self._read_stored(handle, offset, size)
+                data = self.read_now(handle, offset, size)
+                return data if data is not None else await self._read_stored(handle, offset, size)
             except (NotFound, Precondition) as error:
                 # Was it renamed, removed or stored anew here, while it was being read?
                 async with self._c.shape.shared(), inode.lock:
                     if inode.staged is None and inode.key == key and inode.meta is meta:
                         raise _stale(error, key) from error
         return await inode.staged.read(offset, size)
+
+    def read_now(self, handle: FileHandle, offset: int, size: int) -> bytes | None:
+        """Return stored bytes if neither the store nor anybody else has to be waited for, else None.
+
+        Raises
+        ------
+        StoreError
+            As the store says; it may not be true any more when those are done who change the file.
+        """
+        if handle.reader is None:
+            inode = handle.inode
+            if self._c.shape.taken or handle.is_opening or inode.kind is not Kind.FILE:
+                return None
+            if inode.unlinked or inode.meta is None:
+                return None
+            handle.reader = self._c.readers.open_now(self._c.store, inode.key, inode.meta)
+            if handle.reader is None:
+                return None
+        return handle.reader.read_now(offset, size)
 
     async def _read_stored(self, handle: FileHandle, offset: int, size: int) -> bytes:
         reader = handle.reader
@@ -313,8 +334,9 @@ class Files:
 
 def _check_not_replaced(inode: Inode) -> None:
     if inode.replaced and inode.staged is None:
-        key = inode.meta.key if inode.meta is not None else None
-        raise Precondition("somebody else stored it since it was opened", key=key)
+        raise Precondition(
+            "somebody else stored it since it was opened", key=inode.meta.key if inode.meta else None
+        )
 
 
 def _stale(error: StoreError, key: str) -> Precondition:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
@@ -27,7 +28,9 @@ from stores.errors import NotFound
 from stores.meta import AttributeChange
 from zarrmount.attributes import PREFERRED_IO
 from zarrmount.errors import errno_of, is_expected
+from zarrmount.handles import FileHandle
 from zarrmount.inodes import Inode, Kind
+from zarrmount.requests import PATIENCE, Waiting
 from zarrmount.vfs import Vfs
 
 __all__ = ["FuseOperations"]
@@ -37,25 +40,30 @@ log = logging.getLogger(__name__)
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
+_GARBAGE = 50_000
+"""Objects made before cycles are looked for: there are few, and to look at a million inodes takes long."""
 _HUGE = 1 << 50
 _BLOCK = 4096
 
 
 def _handler(
-    function: Callable[Params, Coroutine[Any, Any, Result]],
-) -> Callable[Params, Coroutine[Any, Any, Result]]:
+    function: Callable[Concatenate[FuseOperations, Params], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[FuseOperations, Params], Coroutine[Any, Any, Result]]:
     """Turn whatever a handler raises into a `FUSEError`."""
 
     @functools.wraps(function)
-    async def guarded(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+    async def guarded(operations: FuseOperations, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        operations.in_progress += 1
         try:
-            return await function(*args, **kwargs)
+            return await function(operations, *args, **kwargs)
         except FUSEError:
             raise
         except Exception as error:
             number = errno_of(error)
             _log_failure(function.__name__, number, error)
             raise FUSEError(number) from error
+        finally:
+            operations.in_progress -= 1
 
     return guarded
 
@@ -78,6 +86,11 @@ class FuseOperations(pyfuse3.Operations):
         The file system.
     connected : callable, optional
         Called when the kernel has been told what this mount can do.
+
+    Attributes
+    ----------
+    in_progress : int
+        Requests that are being answered.
     """
 
     supports_dot_lookup = True
@@ -88,6 +101,15 @@ class FuseOperations(pyfuse3.Operations):
         super().__init__()
         self._vfs = vfs
         self._connected = connected
+        self.in_progress = 0
+
+    async def serve(self, most_requests: int) -> None:
+        """Answer the kernel's requests, at most so many at once, until the mount ends."""
+        patience = PATIENCE if self._vfs.store.near else 0.0
+        gc.freeze()  # what was imported stays
+        gc.set_threshold(_GARBAGE)
+        vars(pyfuse3)["trio"] = Waiting(patience, lambda: self.in_progress > 0)
+        await pyfuse3.main(min_tasks=1, max_tasks=most_requests)
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -183,7 +205,24 @@ class FuseOperations(pyfuse3.Operations):
     @_handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         handle = await self._vfs.open(inode, flags)
-        return FileInfo(fh=handle.number, keep_cache=self._vfs.keeps_pages(handle.inode))
+        pushed = not flags & os.O_DIRECT and self._push(handle)
+        return FileInfo(fh=handle.number, keep_cache=self._vfs.keeps_pages(handle.inode) or pushed)
+
+    def _push(self, handle: FileHandle) -> bool:
+        """Give the kernel the pages of a small file, which then need not be read; tell whether it has them.
+
+        The kernel waits for a page that is being read, and whoever reads it waits for us: that does
+        not happen, since there is no other handle, and there are no pages yet.
+        """
+        data = self._vfs.pages_to_push(handle)
+        if not data:
+            return False
+        try:
+            pyfuse3.notify_store(handle.inode.number, 0, data)
+        except OSError as error:
+            log.debug("the kernel did not take the pages of %r: %s", handle.inode, error)
+            return False
+        return True
 
     @_handler
     async def create(

@@ -34,7 +34,7 @@ class FileHandle:
         Held while `reader` is being opened.
     """
 
-    __slots__ = ("append", "inode", "number", "opening", "readable", "reader", "writable")
+    __slots__ = ("_opening", "append", "inode", "number", "readable", "reader", "writable")
 
     def __init__(self, number: int, inode: Inode, *, readable: bool, writable: bool, append: bool) -> None:
         self.number = number
@@ -43,7 +43,19 @@ class FileHandle:
         self.writable = writable
         self.append = append
         self.reader: Reader | None = None
-        self.opening = trio.Lock()
+        self._opening: trio.Lock | None = None
+
+    @property
+    def opening(self) -> trio.Lock:
+        """See above; made when it is first asked for."""
+        if self._opening is None:
+            self._opening = trio.Lock()
+        return self._opening
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether `reader` is being opened."""
+        return self._opening is not None and self._opening.locked()
 
 
 class DirHandle:
@@ -76,7 +88,7 @@ class HandleTable:
         """Open a file: the handle keeps the inode alive."""
         handle = FileHandle(self._number(), inode, readable=readable, writable=writable, append=append)
         self._files[handle.number] = handle
-        inode.handles.add(handle)
+        inode.add_handle(handle)
         return handle
 
     def add_dir(self, inode: Inode) -> DirHandle:
@@ -96,7 +108,7 @@ class HandleTable:
     def remove_file(self, number: int) -> FileHandle:
         """Close a file's handle."""
         handle = self._files.pop(number)
-        handle.inode.handles.discard(handle)
+        handle.inode.remove_handle(handle)
         return handle
 
     def remove_dir(self, number: int) -> DirHandle:

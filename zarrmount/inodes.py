@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from zarrmount.handles import FileHandle
     from zarrmount.objects.staging import StagedObject
 
-__all__ = ["ROOT_INODE", "Inode", "InodeTable", "Kind"]
+__all__ = ["NO_VERSION", "ROOT_INODE", "Inode", "InodeTable", "Kind"]
 
 ROOT_INODE = 1
+NO_VERSION = ""
+_NO_CHILDREN: dict[str, Inode] = {}
+"""Of everything that is no directory."""
+_NO_HANDLES: frozenset[FileHandle] = frozenset()
 
 
 class Kind(enum.Enum):
@@ -79,7 +83,8 @@ class Inode:
     upload_error : BaseException or None
         Why its bytes could not be stored, the last time.
     pages_version : str or None
-        The version whose pages the kernel may still hold.
+        The version whose pages the kernel may still hold; `NO_VERSION` for pages that were written;
+        None: it has none.
     kept : bool
         A directory that lives here although the store has no key below it.
     replaced : bool
@@ -97,8 +102,9 @@ class Inode:
 
     __slots__ = (
         "__weakref__",
+        "_changes",
+        "_lock",
         "atime_ns",
-        "changes",
         "children",
         "ctime_ns",
         "exclusive",
@@ -109,7 +115,6 @@ class Inode:
         "handles",
         "kept",
         "kind",
-        "lock",
         "lookups",
         "meta",
         "mode",
@@ -134,7 +139,7 @@ class Inode:
         self.kind = kind
         self.lookups = 0
         self.pins = 0
-        self.children: dict[str, Inode] = {}
+        self.children: dict[str, Inode] = {} if kind is Kind.DIRECTORY else _NO_CHILDREN
         self.meta: ObjectMeta | None = None
         self.prefix: PrefixMeta | None = None
         self.expires = 0.0
@@ -145,11 +150,11 @@ class Inode:
         self.unlinked = False
         self.replaced = False
         self.upload_error: BaseException | None = None
-        self.handles: set[FileHandle] = set()
+        self.handles: set[FileHandle] | frozenset[FileHandle] = _NO_HANDLES
         self.pages_version: str | None = None
         self.going: trio.Event | None = None
-        self.lock = trio.Lock()
-        self.changes = trio.Lock()
+        self._lock: trio.Lock | None = None
+        self._changes: trio.Lock | None = None
         # What the store cannot hold, or has not been told yet; None: as the store or the mount says.
         self.mode: int | None = None
         self.uid: int | None = None
@@ -175,6 +180,38 @@ class Inode:
         while node.parent is not None:
             depth, node = depth + 1, node.parent
         return depth
+
+    @property
+    def lock(self) -> trio.Lock:
+        """See above.  Like `changes` it is made when it is first asked for: few inodes need one."""
+        if self._lock is None:
+            self._lock = trio.Lock()
+        return self._lock
+
+    @property
+    def changes(self) -> trio.Lock:
+        """See above."""
+        if self._changes is None:
+            self._changes = trio.Lock()
+        return self._changes
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody holds one of its locks."""
+        return any(lock is not None and lock.locked() for lock in (self._lock, self._changes))
+
+    def add_handle(self, handle: FileHandle) -> None:
+        """Take note that it is open through a handle."""
+        if isinstance(self.handles, set):
+            self.handles.add(handle)
+        else:
+            self.handles = {handle}
+
+    def remove_handle(self, handle: FileHandle) -> None:
+        """Take note that a handle was closed."""
+        if isinstance(self.handles, set):
+            self.handles.discard(handle)
+            self.handles = self.handles or _NO_HANDLES
 
     @property
     def is_dir(self) -> bool:
@@ -203,8 +240,7 @@ class Inode:
 
         What the store says of it then may be half of a change of our own.
         """
-        locked = self.lock.locked() or self.changes.locked()
-        return locked or any(child.is_busy for child in self.children.values())
+        return self.is_locked or any(child.is_busy for child in self.children.values())
 
     @property
     def size(self) -> int:
@@ -263,6 +299,7 @@ class InodeTable:
 
     def add(self, parent: Inode, name: str, kind: Kind) -> Inode:
         """Make the inode of a name, in place of what had the name until now."""
+        assert parent.is_dir
         old = parent.children.get(name)
         if old is not None:
             self.detach(old)
@@ -360,6 +397,7 @@ class InodeTable:
 
     def check_invariants(self) -> None:
         """Assert what must hold between any two steps (used by tests)."""
+        assert not _NO_CHILDREN
         for number, inode in self._by_number.items():
             assert number == inode.number < self._next
             assert inode.lookups >= 0

@@ -22,6 +22,11 @@ class SharedLock:
         self._empty = trio.Event()
         self._empty.set()
 
+    @property
+    def taken(self) -> bool:
+        """Whether somebody has it, or wants it, alone."""
+        return self._turnstile.locked()
+
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         """Hold it together with others."""

@@ -31,6 +31,7 @@ from stores.base import Store
 from stores.errors import NotFound
 from stores.meta import Lookup, ObjectMeta, PrefixMeta
 from zarrmount.arrays import Arrays, KnownArray
+from zarrmount.background import Background
 from zarrmount.objects.prefetch import MOST_KEYS, Prefetcher
 from zarrmount.objects.reader import WHOLE_OBJECT, ReaderPool
 from zarrmount.zarr.chunks import is_document
@@ -52,10 +53,13 @@ class Told:
         None: there is no such name.
     at : float
         When it said so.
+    requests : int
+        How many requests a listing of the directory would have spared.
     """
 
     found: Lookup | None
     at: float
+    requests: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,6 +134,11 @@ class Lookups:
         StoreError
             If the store did not answer, or refused.
         """
+        disk = self._readers.disk
+        if disk is not None and key not in self.ahead:
+            kept = await disk.told(key)
+            if kept is not None:
+                return Told(kept, trio.current_time())
         if self._by_metadata:
             array = await self._arrays.find(key)
             if array is not None and array.chunks.coordinates(key) is not None and not known.is_dir:
@@ -138,16 +147,28 @@ class Lookups:
                 at = await self.ahead.row(key)
                 if at is not None:
                     return Told(Lookup(prefix=PrefixMeta(key)), at)
-            elif is_document(key) and not known.is_dir:
+                told = await self._ask_for_anything(key)
+                return told if told.found is None else dataclasses.replace(told, requests=0)
+            if array is None and is_document(key) and not known.is_dir:
                 return await self._ask_for_document(key, known, only_attributes)
         return await self._ask_for_anything(key)
+
+    def ask_now(self, key: str) -> Told | None:
+        """Ask for a key if the store can answer without waiting; None if it has to be waited for."""
+        if self._by_metadata:
+            return None
+        try:
+            found = self._store.lookup_now(key)
+        except NotFound:
+            return Told(None, trio.current_time(), 2)
+        return None if found is None else Told(found, trio.current_time(), 2)
 
     async def _ask_for_anything(self, key: str) -> Told:
         try:
             found = await self._store.lookup(key)
         except NotFound:
-            return Told(None, trio.current_time())
-        return Told(found, trio.current_time())
+            return Told(None, trio.current_time(), 2)
+        return Told(found, trio.current_time(), 2)
 
     async def _ask_for_chunk(self, array: KnownArray, key: str, known: Known, only_attributes: bool) -> Told:
         answer = await self.ahead.take(key)
@@ -165,7 +186,7 @@ class Lookups:
                 array.unread += 1
         if meta is not None:
             array.largest = max(array.largest, meta.size)
-            return Told(Lookup(object=meta), at)
+            return Told(Lookup(object=meta), at, 1 if only_attributes else 0)
         self._visit(array, key)
         # Where there are empty directories one may have the name; else it takes what no library writes.
         if not self._store.capabilities.directories and await self._arrays.confirm(array):
@@ -175,7 +196,9 @@ class Lookups:
     async def _ask_for_document(self, key: str, known: Known, only_attributes: bool) -> Told:
         too_large = known.meta is not None and known.meta.size > WHOLE_OBJECT
         meta = await self._object(key, known, whole=not (only_attributes or too_large), learn=True)
-        return Told(None if meta is None else Lookup(object=meta), trio.current_time())
+        if meta is None:
+            return Told(None, trio.current_time(), 1)
+        return Told(Lookup(object=meta), trio.current_time())
 
     async def _object(self, key: str, known: Known, *, whole: bool, learn: bool = False) -> ObjectMeta | None:
         """Ask for an object in one request, with its bytes if they are wanted and not here."""
@@ -183,13 +206,31 @@ class Lookups:
         try:
             if here or not whole:
                 return await self._store.head(key)
-            data, meta = await self._store.get(key)
+            data, meta = await self._readers.get(self._store, key)
         except NotFound:
             return None
         self._readers.keep(meta, data)
         if learn:
             self._arrays.learn(key, data, meta)
         return meta
+
+    @property
+    def background(self) -> Background:
+        """What works ahead."""
+        return self._readers.background
+
+    async def array_above(self, directory: str) -> str | None:
+        """Return the path of the known array of which a directory holds chunks, None for any other.
+
+        Raises
+        ------
+        StoreError
+            If the store did not answer.
+        """
+        array = await self._arrays.find(directory) if self._by_metadata else None
+        if array is None or array.chunks.coordinates(f"{directory}/0") is None:
+            return None
+        return array.chunks.path
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ import trio
 from stores.base import Store
 from stores.errors import Denied, StoreError
 from zarrmount import registry
+from zarrmount.cache.directory import CacheDirectory
+from zarrmount.cache.disk import DiskCache, why_useless
 from zarrmount.config import MountConfig
 from zarrmount.control import Conversation, serve_control
 from zarrmount.errors import deadline
@@ -151,6 +153,19 @@ class Mount:
             log.warning("storing %d files that an earlier mount left in %s", len(waiting), directory)
         return journal
 
+    def _disk_cache(self) -> DiskCache | None:
+        """Return the disk cache, if one is asked for and is of use."""
+        config = self._config
+        if config.cache_dir is None:
+            return None
+        useless = why_useless(config.location, self._store)
+        if useless is not None:
+            log.warning("--cache is not used: %s", useless)
+            return None
+        directory = CacheDirectory(config.cache_dir, config.max_cache_size, config.min_free_space)
+        store = identity(config.location, config.storage_options)
+        return DiskCache(directory, store, immutable=config.immutable)
+
     @property
     def vfs(self) -> Vfs:
         """The file system, once it is mounted."""
@@ -168,6 +183,7 @@ class Mount:
             staging_bytes=config.staging_bytes,
             max_dirty=config.max_dirty,
             journal=self._journal,
+            disk=self._disk_cache(),
         )
         self._vfs.resume()
         operations = FuseOperations(self._vfs, connected=lambda: raise_readahead(self._mountpoint))
@@ -181,7 +197,7 @@ class Mount:
                 log.info("mounted %s on %s", self._store.location, self._mountpoint)
                 self._ready()
                 with self._serving:
-                    await pyfuse3.main(min_tasks=1, max_tasks=_MOST_REQUESTS)
+                    await operations.serve(_MOST_REQUESTS)
                 self._off.set()
                 log.info("%s is unmounted", self._mountpoint)
                 await self._end()

@@ -56,6 +56,9 @@ _OWN = frozenset(
         "max_dirty",
         "rename_wait",
         "writeback",
+        "cache",
+        "max_cache_size",
+        "min_free_space",
     }
 )
 _OWN_DEFAULTS = {"writeback": "5"}

@@ -8,8 +8,9 @@
    store says, always.
 3. Between the question and the answer of a store the tree may have changed:
    an answer about a name that is older than the last change of that name is
-   not believed but asked for again.  Each directory counts its changes, and a
-   listing that was begun before the last one is not kept.
+   not believed but asked for again.  What a listing says of a name that changed
+   since it was begun is replaced by what the store answered to the change
+   (see `zarrmount.listings`).
 4. A name that is both an object and a prefix is shown as the directory; the
    object stays in the store untouched, is told in the log once, and shows
    again when the directory goes.
@@ -28,25 +29,23 @@ from typing import NoReturn
 import trio
 
 from stores.base import Store
-from stores.errors import NotFound, StoreError
+from stores.errors import NotFound, StoreError, Unavailable
 from stores.keys import join, unusable_name
 from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
 from zarrmount.errors import deadline, patiently
 from zarrmount.inodes import Inode, InodeTable, Kind
+from zarrmount.listings import LARGEST_LISTING, UNSURE, Begun, Found, Listing, Listings, Unsure
 from zarrmount.lookups import Known, Lookups, Told
 from zarrmount.settings import TreeSettings
+from zarrmount.sweeps import Sweeps
 
-__all__ = ["Found", "Listing", "Namespace"]
+__all__ = ["Namespace", "merge"]
 
 log = logging.getLogger(__name__)
-
-Found = ObjectMeta | PrefixMeta
 
 _MOST_NEGATIVE = 65_536
 _MOST_REMEMBERED = 65_536
 _MOST_REPORTED = 10_000
-LARGEST_LISTING = 20_000
-"""Entries of a directory that are kept after it was listed."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -67,14 +66,6 @@ class _Question:
     answered: trio.Event = dataclasses.field(default_factory=trio.Event)
     void: bool = False
     error: StoreError | None = None
-
-
-@dataclasses.dataclass(slots=True)
-class Listing:
-    """All that a directory holds, as of one listing."""
-
-    entries: dict[str, Found]
-    expires: float
 
 
 class Namespace:
@@ -99,11 +90,14 @@ class Namespace:
         self._table = table
         self._settings = settings
         self._negative: OrderedDict[tuple[int, str], float] = OrderedDict()
-        self._listings: dict[int, Listing] = {}
-        self._changes: dict[int, int] = {}
+        self.listings = Listings(settings.metadata_ttl)
+        self.sweeps = Sweeps(store, settings, lookups.background, lookups.array_above)
+        self.sweeps.seen = self._seen
+        self._listing: dict[int, _Question] = {}
         self._asking: dict[tuple[int, str], list[_Question]] = {}
         self._remembered: OrderedDict[str, tuple[str | None, AttributeChange]] = OrderedDict()
         self._reported: set[str] = set()
+        self._hides_something: set[str] = set()
         table.on_drop = self._forgotten
 
     # -- one name ------------------------------------------------------------------------------
@@ -127,20 +121,30 @@ class Namespace:
         StoreError
             If it did not answer, or refused.
         """
+        may_list = True
+        until = trio.current_time() + self._settings.read_timeout
         while True:
             known = self.known_child(parent, name)
             if known is not None:
                 return known
             asking = self._asking.get((parent.number, name))
+            error: StoreError | None = None
             if asking and self._settings.metadata_ttl > 0:
                 question = asking[-1]
                 await question.answered.wait()
-                if question.error is not None:
-                    return self._unsure(parent, name, question.error)
-                continue
-            found = await self._ask(parent, name, only_attributes=only_attributes)
-            if found is not None:
-                return found
+                error = question.error
+            elif may_list and self.listings.worth(parent.number) and self._lists_instead(parent):
+                may_list = False
+                error = await self._list(parent)
+            else:
+                found = self._ask_now(parent, name)
+                if found is None:
+                    found = await self._ask(parent, name, until, only_attributes=only_attributes)
+                if found is not None:
+                    return found
+            # Who had begun to ask earlier was out of patience earlier.
+            if error is not None and not (isinstance(error, Unavailable) and trio.current_time() < until):
+                return self._unsure(parent, name, error)
 
     def known_child(self, parent: Inode, name: str) -> Inode | None:
         """Return the inode of a name if that is known now; None if the store must be asked.
@@ -156,19 +160,30 @@ class Namespace:
         child = parent.children.get(name)
         if child is not None and (child.dirty or child.kept or now < child.expires):
             return child
-        listing = self._listings.get(parent.number)
-        if listing is not None and now < listing.expires:
+        listing = self.listings.fresh(parent.number)
+        if listing is not None:
             found = listing.entries.get(name)
             if found is not None:
+                listing.used += 1
                 return self.absorb(parent, name, found, listing.expires)
-            if child is None:
+            if child is None and name not in listing.unsure:
+                listing.used += 1
                 raise NotFound("no such key", key=join(parent.key, name))
         if now < self._negative.get((parent.number, name), 0.0):
             raise NotFound("no such key", key=join(parent.key, name))
         return None
 
-    async def _ask(self, parent: Inode, name: str, *, only_attributes: bool) -> Inode | None:
-        """Ask the store for a name; None if the name changed meanwhile: look again."""
+    def _ask_now(self, parent: Inode, name: str) -> Inode | None:
+        """Return what the store says of a name if it can say so without waiting, else None."""
+        key = join(parent.key, name)
+        try:
+            told = self._lookups.ask_now(key)
+        except StoreError as error:
+            return self._unsure(parent, name, error)
+        return None if told is None else self._believe(parent, name, key, told)
+
+    async def _ask(self, parent: Inode, name: str, until: float, *, only_attributes: bool) -> Inode | None:
+        """Ask the store for a name, until some time; None if the name changed meanwhile: look again."""
         question = _Question()
         asking = self._asking.setdefault((parent.number, name), [])
         asking.append(question)
@@ -179,7 +194,7 @@ class Namespace:
         known = self._knowledge(child)
         try:
             told = await patiently(
-                self._settings.read_timeout,
+                max(0.0, until - trio.current_time()),
                 key,
                 lambda: self._lookups.ask(key, known, only_attributes=only_attributes),
             )
@@ -193,9 +208,12 @@ class Namespace:
             if not asking:
                 self._asking.pop((parent.number, name), None)
             question.answered.set()
+        self.listings.asked(parent.number, told.requests)
+        return None if question.void else self._believe(parent, name, key, told)
+
+    def _believe(self, parent: Inode, name: str, key: str, told: Told) -> Inode | None:
+        """Take over what the store said of a name; None if there is reason to look again."""
         expires = told.at + self._settings.metadata_ttl
-        if question.void:
-            return None
         if told.found is None:
             survivor = self._vanished(parent, name, expires)
             if survivor is None:
@@ -215,6 +233,14 @@ class Namespace:
             if node.prefix is not None and node.expires > 0:
                 node.expires = max(node.expires, expires)
             node = node.parent
+
+    def _seen(self, prefix: str, at: float) -> None:
+        """Take note that a directory was there at some time."""
+        directory: Inode | None = self._table.root
+        for part in prefix.split("/"):
+            directory = directory.children.get(part) if directory is not None else None
+        if directory is not None:
+            self._is_there(directory, at + self._settings.metadata_ttl)
 
     def _known(self, key: str) -> Known:
         """Return what is known of a key that somebody may ask for soon."""
@@ -352,15 +378,19 @@ class Namespace:
                 return child
         elif child is not None and child.staged is None:  # else its writer must learn of it at close
             self._table.detach(child)
+        self._is_absent(parent, name, expires)
+        return None
+
+    def _is_absent(self, parent: Inode, name: str, expires: float) -> None:
         self._negative[parent.number, name] = expires
         if len(self._negative) > _MOST_NEGATIVE:
             self._negative.popitem(last=False)
-        return None
 
     def absent_for(self, parent: Inode, name: str) -> float:
         """Return for how many seconds it may be told that a name is not there."""
         listing = self.fresh_listing(parent)
-        expires = listing.expires if listing is not None and name not in listing.entries else 0.0
+        known = listing is not None and name not in listing.entries and name not in listing.unsure
+        expires = listing.expires if listing is not None and known else 0.0
         expires = max(expires, self._negative.get((parent.number, name), 0.0))
         return max(0.0, expires - trio.current_time())
 
@@ -369,59 +399,146 @@ class Namespace:
 
     # -- what changes here ---------------------------------------------------------------------
 
-    def changed(self, parent: Inode, *names: str) -> None:
-        """Take note that names came to be, or went, in a directory: older answers are void."""
-        self._changes[parent.number] = self._changes.get(parent.number, 0) + 1
-        self._listings.pop(parent.number, None)
-        for name in names:
-            self._negative.pop((parent.number, name), None)
-            for question in self._asking.get((parent.number, name), ()):
-                question.void = True
-            self._lookups.changed(join(parent.key, name))
-        parent.expires = 0.0
+    def changed(self, parent: Inode, name: str) -> None:
+        """Take note that a name came to be, or went, in a directory, and that more is not known."""
+        self._changed(parent, name, UNSURE)
+
+    def stored(self, parent: Inode, name: str, found: Found) -> None:
+        """Take note that the store has answered that it has something under a name now."""
+        self._changed(parent, name, found)
+        self._is_there(parent, trio.current_time() + self._settings.metadata_ttl)
+
+    def removed(self, parent: Inode, name: str, expires: float) -> None:
+        """Take note that the store has no object of a name any more.
+
+        Parameters
+        ----------
+        expires : float
+            Until when it may be told that there is no prefix of the name either.
+        """
+        self._changed(parent, name, None)
+        if trio.current_time() < expires and not self._store.capabilities.posix:
+            self._is_absent(parent, name, expires)
+
+    def came_here(self, parent: Inode, name: str) -> None:
+        """Take note that a name came to be, or went, of which the store knows nothing (yet)."""
+        self._void(parent, name)
+        self._touch(parent)
+
+    def made_here(self, parent: Inode, directory: Inode) -> None:
+        """Take note of a new directory of which the store knows nothing (yet)."""
+        expires = trio.current_time() + self.absent_for(parent, directory.name)
+        self.listings.keep_empty(directory.number, expires)
+        self.came_here(parent, directory.name)
+
+    def directory_stored(self, directory: Inode) -> None:
+        """Take note that the store has something in a directory, which lived only here until now."""
+        directory.kept = False
+        directory.expires = trio.current_time() + self._settings.metadata_ttl
+        directory.prefix = directory.prefix or PrefixMeta(directory.key)
+        if directory.parent is not None:
+            self._changed(directory.parent, directory.name, directory.prefix, touch=False)
+
+    def _changed(self, parent: Inode, name: str, word: Found | Unsure | None, *, touch: bool = True) -> None:
+        if self._store.capabilities.posix:
+            self.listings.drop(parent.number)  # times and counts of links changed, too
+        else:
+            self.listings.note(parent.number, name, word)
+        self._negative.pop((parent.number, name), None)
+        self._void(parent, name)
+        key = join(parent.key, name)
+        self._lookups.changed(key)
+        self.sweeps.changed(key)
+        if touch:
+            self._touch(parent)
+
+    def _void(self, parent: Inode, name: str) -> None:
+        for question in self._asking.get((parent.number, name), ()):
+            question.void = True
+
+    def _touch(self, directory: Inode) -> None:
+        if self._store.capabilities.directories:
+            directory.expires = 0.0  # the store says what its attributes are now
         if not self._store.capabilities.posix:
-            parent.mtime_ns = parent.ctime_ns = time.time_ns()
+            directory.mtime_ns = directory.ctime_ns = time.time_ns()
 
     def moved(self, directory: Inode) -> None:
         """Take note that everything in a directory has another key now: older answers are void."""
-        self._changes[directory.number] = self._changes.get(directory.number, 0) + 1
-        self._listings.pop(directory.number, None)
+        self.listings.drop(directory.number)
         directory.expires = 0.0
         for (number, _), questions in self._asking.items():
             if number == directory.number:
                 for question in questions:
                     question.void = True
         self._lookups.changed_below(directory.key)
+        self.sweeps.changed(directory.key)
 
     def doubt(self, inode: Inode) -> None:
         """Believe nothing any more that the store said of a file until now."""
         inode.expires = 0.0
+        if inode.parent is not None:
+            self.listings.note(inode.parent.number, inode.name, UNSURE)
         self._lookups.changed(inode.key)
 
     def _forgotten(self, number: int) -> None:
         """Drop what is kept for a directory that has no inode any more."""
-        self._listings.pop(number, None)
-        self._changes.pop(number, None)
+        self.listings.forget(number)
 
     # -- whole directories ---------------------------------------------------------------------
 
     def fresh_listing(self, directory: Inode) -> Listing | None:
         """Return the listing of a directory, if one is kept and holds."""
-        listing = self._listings.get(directory.number)
-        return listing if listing is not None and trio.current_time() < listing.expires else None
+        return self.listings.fresh(directory.number)
 
-    def change_count(self, directory: Inode) -> int:
-        """Return how often a directory changed here; give it back to `keep_listing`."""
-        return self._changes.get(directory.number, 0)
+    def keep_listing(self, directory: Inode, begun: Begun, entries: dict[str, Found], expires: float) -> None:
+        """Keep a complete listing, with what changed here since it was begun."""
+        if self._table.find(directory.number) is directory:
+            self.listings.keep(begun, entries, expires)
 
-    def keep_listing(self, directory: Inode, entries: dict[str, Found], expires: float, changes: int) -> None:
-        """Keep a complete listing, unless the directory changed since it was begun."""
-        if (
-            len(entries) <= LARGEST_LISTING
-            and self.change_count(directory) == changes
-            and self._table.find(directory.number) is directory
-        ):
-            self._listings[directory.number] = Listing(entries, expires)
+    def _lists_instead(self, directory: Inode) -> bool:
+        """Whether a directory can be listed to answer for its names."""
+        store = self._store
+        return store.capabilities.listable and not (
+            store.near or store.listings_are_hints or store.capabilities.posix or directory.unlinked
+        )
+
+    async def _list(self, directory: Inode) -> StoreError | None:
+        """List a directory, unless it is too large; return what the store said if it did not answer."""
+        asking = self._listing.get(directory.number)
+        if asking is not None:
+            await asking.answered.wait()
+            return asking.error
+        question = self._listing[directory.number] = _Question()
+        begun = self.listings.begin(directory.number)
+        try:
+            await patiently(
+                self._settings.read_timeout, directory.key, lambda: self._list_some(directory, begun)
+            )
+        except Unavailable as error:
+            question.error = error
+        except StoreError as error:
+            log.debug("%r is not listed to answer for its names: %s", directory.key, error)
+            self.listings.too_large(directory.number, LARGEST_LISTING)
+        finally:
+            del self._listing[directory.number]
+            self.listings.end(begun)
+            question.answered.set()
+        return question.error
+
+    async def _list_some(self, directory: Inode, begun: Begun) -> None:
+        prefix, number = directory.key, directory.number
+        most, pages = self.listings.worth(number), 0
+        entries: dict[str, Found] = {}
+        begun.start_over()
+        expires = trio.current_time() + self._settings.metadata_ttl
+        async with aclosing(self._store.list_dir(prefix)) as listed:
+            async for page in listed:
+                pages += 1
+                merge(entries, self.usable(page, prefix))
+                if pages > most or len(entries) > LARGEST_LISTING or trio.current_time() >= expires:
+                    self.listings.too_large(number, pages)
+                    return
+        self.keep_listing(directory, begun, entries, expires)
 
     def usable(self, page: ListPage, prefix: str) -> dict[str, Found]:
         """Return the entries of one page of a listing that can be shown, by name."""
@@ -443,7 +560,10 @@ class Namespace:
         """Tell whether a directory holds nothing, in the store and here."""
         if any(child.lives_here for child in directory.children.values()):
             return False
+        listing = self.fresh_listing(directory)
         prefix = directory.key
+        if listing is not None and not listing.unsure and prefix not in self._hides_something:
+            return not listing.entries
         with deadline(self._settings.read_timeout, prefix):
             async with aclosing(self._store.list_dir(prefix)) as pages:
                 async for page in pages:
@@ -454,6 +574,8 @@ class Namespace:
     def _is_usable(self, name: str, key: str) -> bool:
         reason = unusable_name(name)
         if reason is not None:
+            if len(self._hides_something) < _MOST_REPORTED:
+                self._hides_something.add(key[: -len(name)].rstrip("/") if name else key.rstrip("/"))
             self._report(key, f"cannot be shown as a file: its name {reason}")
         return reason is None
 
@@ -470,10 +592,17 @@ class Namespace:
 
 def _is_replaced_under_a_reader(inode: Inode, found: Found) -> bool:
     """Tell whether somebody else replaced a file of which a handle here has pinned a version."""
-    if isinstance(found, PrefixMeta) or inode.staged is not None or inode.lock.locked():
+    if isinstance(found, PrefixMeta) or inode.staged is not None or inode.is_locked:
         return False
     readers = [handle.reader for handle in inode.handles if handle.reader is not None]
     return any(reader.meta.version != found.version for reader in readers)
+
+
+def merge(entries: dict[str, Found], page: dict[str, Found]) -> None:
+    """Add the entries of one more page; what is both an object and a prefix is the prefix."""
+    for name, found in page.items():
+        if isinstance(found, PrefixMeta) or not isinstance(entries.get(name), PrefixMeta):
+            entries[name] = found
 
 
 def _kind_of(found: Found) -> Kind:

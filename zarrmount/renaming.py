@@ -109,8 +109,7 @@ class Renaming(NameCalls):
     async def _rename_file(
         self, source: Inode, target: Inode | None, new_parent: Inode, new_name: str, *, only_new: bool
     ) -> None:
-        store = self._c.store
-        old_key, new_key = source.key, join(new_parent.key, new_name)
+        new_key = join(new_parent.key, new_name)
         async with AsyncExitStack() as stack:
             locked = {source} if target is None else {source, target}
             for inode in sorted(locked, key=lambda inode: inode.number):
@@ -118,35 +117,55 @@ class Renaming(NameCalls):
             if target is not None:
                 stack.enter_context(going(target))
                 await self._files.outlive(target)
-            if not only_new and await self._storing.move_kept(source, new_key):
-                self._rehang(source, new_parent, new_name)
+            replaced = target.meta if target is not None else None
+            if not only_new and await self._storing.move_kept(source, new_key, replaced):
+                self._c.namespace.came_here(*self._rehang(source, new_parent, new_name))
+                self._c.namespace.came_here(new_parent, new_name)
                 return
             if target is not None and self._storing.is_kept(target, new_key):
                 await self._storing.store_locked(target)  # else after a crash it would be put over `source`
+            # Whoever renames onto a name wants whatever is there to be replaced, as POSIX says.
             if source.dirty:
-                # One put, under the new name; the old name's object, if there is one, goes.
-                stored_before = source.meta is not None or maybe_stored(source)
-                _inherit_sent(source, target, new_key)
-                if stored_before:
-                    await self._storing.about_to_delete(source, old_key)
-                # Whoever renames onto a name wants whatever is there to be replaced, as POSIX says.
-                replaced = target.meta if target is not None else None
-                moved = await self._storing.store_as(
-                    source, new_key, replaced, whatever_is_there=not only_new
-                )
-                self._rehang(source, new_parent, new_name)
-                self._storing.no_longer_kept(new_parent)
-                await self._rebase(source, moved)
-                if stored_before:
-                    with suppress(NotFound):
-                        await self._within_deadline(old_key, store.delete(old_key))
-                await self._storing.forget(old_key)
+                await self._put_elsewhere(source, target, new_parent, new_name, only_new=only_new)
             else:
-                moved = await self._within_deadline(new_key, self._move_object(old_key, new_key, only_new))
-                self._rehang(source, new_parent, new_name)
-                self._storing.no_longer_kept(new_parent)
-                await self._rebase(source, moved)
+                await self._move_stored(source, new_parent, new_name, only_new=only_new)
         self._storing.settle(source)
+
+    async def _put_elsewhere(
+        self, source: Inode, target: Inode | None, new_parent: Inode, new_name: str, *, only_new: bool
+    ) -> None:
+        """Put a dirty file once, under its new name; the old name's object, if there is one, goes."""
+        old_key, new_key = source.key, join(new_parent.key, new_name)
+        stored_before = source.meta is not None or maybe_stored(source)
+        _inherit_sent(source, target, new_key)
+        if stored_before:
+            await self._storing.about_to_delete(source, old_key)
+        replaced = target.meta if target is not None else None
+        moved = await self._storing.store_as(source, new_key, replaced, whatever_is_there=not only_new)
+        old_parent, old_name = self._rehang(source, new_parent, new_name)
+        self._c.namespace.stored(new_parent, new_name, moved)
+        if stored_before:
+            self._c.namespace.changed(old_parent, old_name)
+        else:
+            self._c.namespace.came_here(old_parent, old_name)
+        self._storing.no_longer_kept(new_parent)
+        await self._rebase(source, moved)
+        if stored_before:
+            with suppress(NotFound):
+                await self._within_deadline(old_key, self._c.store.delete(old_key))
+            self._c.namespace.removed(old_parent, old_name, 0.0)
+        await self._storing.forget(old_key)
+
+    async def _move_stored(self, source: Inode, new_parent: Inode, new_name: str, *, only_new: bool) -> None:
+        """Let the store move an object."""
+        old_key, new_key = source.key, join(new_parent.key, new_name)
+        moved = await self._within_deadline(new_key, self._move_object(old_key, new_key, only_new))
+        expires = source.expires
+        old_parent, old_name = self._rehang(source, new_parent, new_name)
+        self._c.namespace.stored(new_parent, new_name, moved)
+        self._c.namespace.removed(old_parent, old_name, expires)
+        self._storing.no_longer_kept(new_parent)
+        await self._rebase(source, moved)
 
     async def _move_object(self, source: str, target: str, only_new: bool) -> ObjectMeta:
         """Move one object, in one step where the store can, else by copy and delete."""
@@ -178,7 +197,9 @@ class Renaming(NameCalls):
         else:
             moved = await self._move_prefix(old_key, new_key)
             source.kept = True
-        self._rehang(source, new_parent, new_name)
+        old_parent, old_name = self._rehang(source, new_parent, new_name)
+        self._c.namespace.changed(old_parent, old_name)
+        self._c.namespace.changed(new_parent, new_name)
         if moved:
             self._storing.no_longer_kept(source)
         await self._rebase_below(source, moved)
@@ -240,13 +261,13 @@ class Renaming(NameCalls):
         for child in list(inode.children.values()):
             await self._store_kept_below(child)
 
-    def _rehang(self, inode: Inode, parent: Inode, name: str) -> None:
+    def _rehang(self, inode: Inode, parent: Inode, name: str) -> tuple[Inode, str]:
+        """Hang an inode elsewhere; return where it was."""
         before, old_name = inode.parent, inode.name
         assert before is not None
         self._keep_dir(before)
         self._c.table.move(inode, parent, name)
-        self._c.namespace.changed(before, old_name)
-        self._c.namespace.changed(parent, name)
+        return before, old_name
 
     async def _rebase(self, inode: Inode, moved: ObjectMeta) -> None:
         """Take note that a file's object is now `moved`: what was staged or open goes on from there."""

@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Collection
 
 import trio
 
+from stores.errors import Unavailable
 from stores.meta import AttributeChange, ObjectMeta
 from zarrmount.context import Context
 from zarrmount.errors import deadline
@@ -89,11 +91,16 @@ class Storing:
         """Store staged bytes under a key, in place of the version `base` (shape and lock held)."""
         staged = inode.staged
         assert staged is not None
+        older_is_kept = await self._about_to_replace_kept(inode, key)
         meta = await self.uploader.upload(inode, key, base, whatever_is_there=whatever_is_there)
+        if older_is_kept:
+            await self._forget_or_fail(inode, key)
+        if meta.mtime_ns is None and self._c.store.capabilities.versions:  # a listing will tell about this
+            meta = dataclasses.replace(meta, mtime_ns=time.time_ns() // 10**9 * 10**9)
         staged.modified = False
         staged.anyway = False
         staged.base = meta
-        await self._stored(inode, meta)
+        await self._stored(inode, key, meta)
         try:
             await self.forget(key)
         except OSError as error:
@@ -111,8 +118,8 @@ class Storing:
         async with inode.lock:
             return await self.uploader.put_second(inode, key) if inode.dirty else None
 
-    async def _stored(self, inode: Inode, meta: ObjectMeta) -> None:
-        """Take note that a file's bytes are in the store, as `meta` says."""
+    async def _stored(self, inode: Inode, key: str, meta: ObjectMeta) -> None:
+        """Take note that a file's bytes are in the store under a key, as `meta` says."""
         explicit = inode.explicit_times
         inode.upload_error = None
         inode.exclusive = False
@@ -125,8 +132,8 @@ class Storing:
                 inode.atime_ns, inode.mtime_ns = atime, mtime
             self._c.namespace.remember_attributes(inode)
         inode.expires = trio.current_time() + self._c.settings.metadata_ttl
-        if inode.parent is not None:
-            self._c.namespace.changed(inode.parent, inode.name)
+        if inode.parent is not None and key == inode.key:  # else it is being renamed
+            self._c.namespace.stored(inode.parent, inode.name, meta)
             self.no_longer_kept(inode.parent)
         await self._drop_readers(inode)
 
@@ -241,10 +248,42 @@ class Storing:
         except OSError as error:
             log.warning("the journal cannot take note that %r is being deleted: %s", key, error)
 
-    async def move_kept(self, inode: Inode, new_key: str) -> bool:
+    async def _about_to_replace_kept(self, inode: Inode, key: str) -> bool:
+        """Let the journal know if the store is going to have later bytes than those that it keeps.
+
+        They are no other's, if a crash comes before the caller is told that they are stored.
+        """
+        journal, staged = self._journal, inode.staged
+        entry = journal.entries.get(key) if journal is not None else None
+        if journal is None or staged is None or entry is None or self.is_kept(inode, key):
+            return False
+        sent = tuple(sorted({*entry.sent, (await staged.digest()).hex()}))
+        warned = dataclasses.replace(entry, sent=sent)
+        try:
+            await trio.to_thread.run_sync(journal.record, warned)
+        except OSError as error:
+            log.warning("the journal cannot take note that %r is being replaced: %s", key, error)
+        return True
+
+    async def _forget_or_fail(self, inode: Inode, key: str) -> None:
+        """Take older bytes than those that the store has now off the journal: they must not come back."""
+        try:
+            await self.forget(key)
+        except OSError as error:
+            inode.upload_error = Unavailable(
+                "it is stored, but a crash would bring back older bytes, which the journal cannot let go of:"
+                f" {error.strerror or error}",
+                key=key,
+                os_errno=error.errno,
+            )
+            log.error("%s", inode.upload_error)
+            raise inode.upload_error from error
+
+    async def move_kept(self, inode: Inode, new_key: str, replaces: ObjectMeta | None) -> bool:
         """With write-back: let a file that the store never had be kept under another key.
 
-        It is going to replace what is there.  The shape and its lock are held.
+        It is going to replace what is there, which is probably `replaces`.  The shape and its lock
+        are held.
 
         Returns
         -------
@@ -257,9 +296,9 @@ class Storing:
             return False
         if inode.upload_error is not None:
             return False
-        staged.anyway = True
+        staged.anyway, staged.base = True, replaces
         if not await self._keep(inode, new_key, instead_of=inode.key):
-            staged.anyway = False
+            staged.anyway, staged.base = False, None
             return False
         staged.finished = True
         self.waiting.park(inode, seconds)
@@ -318,7 +357,7 @@ class Storing:
     def drop_clean(self, inode: Inode) -> None:
         """Drop staged bytes that the store has too, or that nobody can reach any more."""
         staged = inode.staged
-        if staged is None or (staged.modified and not inode.unlinked) or inode.lock.locked():
+        if staged is None or (staged.modified and not inode.unlinked) or inode.is_locked:
             return
         if inode.unlinked and inode.handles:
             return
@@ -342,8 +381,7 @@ class Storing:
         node: Inode | None = directory if self._c.store.capabilities.listable else None
         while node is not None and node.parent is not None:
             if node.kept:
-                node.kept = False
-                node.expires = trio.current_time() + self._c.settings.metadata_ttl
+                self._c.namespace.directory_stored(node)
             node = node.parent
 
 

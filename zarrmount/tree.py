@@ -45,7 +45,8 @@ class Tree(NameCalls):
             self._files.stage_empty(inode)
             inode.mode = stat.S_IMODE(mode)
             self._own(inode, owner)
-            self._c.namespace.changed(parent, name)
+            self._c.namespace.came_here(parent, name)
+            self._c.namespace.listings.asked(parent.number, 2)  # whoever makes a file asks for its name first
             return inode
 
     async def make_node(
@@ -76,7 +77,7 @@ class Tree(NameCalls):
             key = join(parent.key, name)
             if self._c.store.capabilities.directories:
                 made = await self._within_deadline(key, self._c.store.make_dir(key, stat.S_IMODE(mode)))
-                self._c.namespace.changed(parent, name)
+                self._c.namespace.stored(parent, name, made)
                 inode = self._c.namespace.absorb(parent, name, made, self._soon())
                 if self._c.store.capabilities.posix:
                     await self._give(inode, mode, owner)
@@ -88,7 +89,7 @@ class Tree(NameCalls):
                 inode.mode = stat.S_IMODE(mode)
                 self._own(inode, owner)
                 inode.mtime_ns = inode.ctime_ns
-                self._c.namespace.changed(parent, name)
+                self._c.namespace.made_here(parent, inode)
             return inode
 
     async def symlink(self, parent: Inode, name: str, target: str, owner: tuple[int, int]) -> Inode:
@@ -116,13 +117,13 @@ class Tree(NameCalls):
             key = join(parent.key, name)
             if store.capabilities.posix:
                 meta = await self._within_deadline(key, store.link(source.key, key))
-                source.expires = 0.0
+                self._c.namespace.doubt(source)
             else:
                 stored = await self._storing.store_second(source, key) if unstored else None
                 if stored is None:
                     stored = await self._within_deadline(key, self._copy_if_absent(source.key, key))
                 meta = stored
-            self._c.namespace.changed(parent, name)
+            self._c.namespace.stored(parent, name, meta)
             self._storing.no_longer_kept(parent)
             return self._c.namespace.absorb(parent, name, meta, self._soon())
 
@@ -144,8 +145,8 @@ class Tree(NameCalls):
                 try:
                     async with inode.lock:
                         with going(inode):
-                            await self._remove_object(inode)
-                            self._detach(inode)
+                            was_stored = await self._remove_object(inode)
+                            self._detach_file(inode, was_stored)
                 except StoreError:
                     # It may be gone all the same: ask the store afresh.
                     if inode.staged is not None:
@@ -177,10 +178,11 @@ class Tree(NameCalls):
         elif not await self._c.namespace.is_empty(inode):
             raise os_error(errno.ENOTEMPTY)
 
-    async def _remove_object(self, inode: Inode) -> None:
-        """Delete the object of an inode (its lock held), if the store has one."""
+    async def _remove_object(self, inode: Inode) -> bool:
+        """Delete the object of an inode (its lock held); return False if the store has none."""
         self._check_writable(inode.key)
-        if inode.meta is not None or maybe_stored(inode):
+        was_stored = inode.meta is not None or maybe_stored(inode)
+        if was_stored:
             await self._files.outlive(inode)
             await self._storing.about_to_delete(inode, inode.key)
             try:
@@ -189,6 +191,16 @@ class Tree(NameCalls):
                 if inode.staged is None:
                     raise
         await self._storing.forget(inode.key)
+        return was_stored
+
+    def _detach_file(self, inode: Inode, was_stored: bool) -> None:
+        parent, name, expires = inode.parent, inode.name, inode.expires
+        assert parent is not None
+        self._c.table.detach(inode)
+        if was_stored:
+            self._c.namespace.removed(parent, name, expires)
+        else:
+            self._c.namespace.came_here(parent, name)
 
     def _detach(self, inode: Inode) -> None:
         parent, name = inode.parent, inode.name
@@ -203,7 +215,9 @@ class Tree(NameCalls):
         self._check_name(name)
         if parent.unlinked:
             raise os_error(errno.ENOENT)
-        self._check_writable(join(parent.key, name))
+        key = join(parent.key, name)
+        self._check_writable(key)
+        self._c.store.check_new_key(key)
         taken = await self._existing(parent, name)
         if parent.unlinked:
             raise os_error(errno.ENOENT)
@@ -221,7 +235,7 @@ class Tree(NameCalls):
         self, parent: Inode, name: str, meta: ObjectMeta, mode: int | None, owner: tuple[int, int]
     ) -> Inode:
         """Take note that the store made something that is owned by whoever asked for it."""
-        self._c.namespace.changed(parent, name)
+        self._c.namespace.stored(parent, name, meta)
         inode = self._c.namespace.absorb(parent, name, meta, self._soon())
         try:
             await self._give(inode, mode, owner)
@@ -247,7 +261,7 @@ class Tree(NameCalls):
             change = replace(change, uid=owner[0], gid=None if _inherits_group(inode) else owner[1])
         if change != AttributeChange():
             await self._within_deadline(inode.key, self._c.store.set_attributes(inode.key, change))
-            inode.expires = 0.0
+            self._c.namespace.doubt(inode)
 
 
 def _inherits_group(inode: Inode) -> bool:

@@ -27,13 +27,14 @@ from stores.meta import AttributeChange, Usage
 from zarrmount.attribute_changes import AttributeChanges
 from zarrmount.attributes import Attributes, attributes_of
 from zarrmount.background import Background
+from zarrmount.cache.disk import DiskCache
 from zarrmount.cache.memory import BlockCache
 from zarrmount.context import Context
 from zarrmount.dirstream import DirStream, Entry
 from zarrmount.errors import deadline, os_error
 from zarrmount.files import Files
 from zarrmount.handles import DirHandle, FileHandle, HandleTable
-from zarrmount.inodes import Inode, InodeTable, Kind
+from zarrmount.inodes import NO_VERSION, Inode, InodeTable, Kind
 from zarrmount.locks import SharedLock
 from zarrmount.lookups import Lookups
 from zarrmount.namespace import Namespace
@@ -49,6 +50,8 @@ from zarrmount.xattrs import XAttrs
 __all__ = ["Vfs"]
 
 log = logging.getLogger(__name__)
+
+_LARGEST_PUSHED = 256 << 10
 
 
 class Vfs:
@@ -70,6 +73,8 @@ class Vfs:
         Written bytes that may wait to be stored, in memory and in `staging_dir` together.
     journal : Journal or None
         Where closed files are kept that wait; needed for write-back, and for `resume`.
+    disk : DiskCache or None
+        Where what was read is kept beyond the end of the mount.
     """
 
     def __init__(
@@ -82,11 +87,16 @@ class Vfs:
         staging_bytes: int = 64 << 20,
         max_dirty: int = 16 << 30,
         journal: Journal | None = None,
+        disk: DiskCache | None = None,
     ) -> None:
         table = InodeTable()
         background = Background()
         readers = ReaderPool(
-            BlockCache(cache_bytes), settings.read_timeout, direct=store.near, background=background
+            BlockCache(cache_bytes),
+            settings.read_timeout,
+            direct=store.near,
+            background=background,
+            disk=disk,
         )
         lookups = Lookups(store, readers, settings.metadata_ttl)
         self._c = Context(
@@ -276,8 +286,20 @@ class Vfs:
         """Tell whether the kernel may keep the pages it has of a file that is being opened."""
         version = inode.meta.version if inode.meta is not None and inode.staged is None else None
         same = version is not None and version == inode.pages_version
-        inode.pages_version = version
+        inode.pages_version = version or NO_VERSION
         return same
+
+    def pages_to_push(self, handle: FileHandle) -> bytes | None:
+        """Return all bytes of a small file of which the kernel has no page yet, if they are at hand."""
+        inode = handle.inode
+        if inode.pages_version is not None or handle.writable or len(inode.handles) > 1:
+            return None
+        if inode.staged is not None or not 0 < inode.size <= _LARGEST_PUSHED:
+            return None
+        try:
+            return self.files.read_now(handle, 0, inode.size)
+        except StoreError:
+            return None  # whoever reads it is told
 
     # -- directories ---------------------------------------------------------------------------
 
@@ -315,7 +337,7 @@ class Vfs:
         fresh = known is not None and (known.dirty or trio.current_time() < known.expires)
         if known is not None and (fresh or self._c.store.listings_are_hints):
             return known
-        if handle.stream.is_current:
+        if handle.stream.is_current(name):
             return self._c.namespace.absorb(handle.inode, name, found, expires)
         # Something came or went here since: what the listing said of it may be history.
         return known or self._c.namespace.absorb(handle.inode, name, found, 0.0)
@@ -361,6 +383,8 @@ class Vfs:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._c.background.run)
             await nursery.start(self.storing.waiting.run)
+            if self._c.readers.disk is not None:
+                await nursery.start(self._c.readers.disk.run)
             task_status.started()
 
     # -- the whole -----------------------------------------------------------------------------

@@ -67,6 +67,8 @@ _ON_THIS_MACHINE = frozenset(
     }
 )
 """Types of file systems (``f_type`` of ``statfs(2)``) that never ask a network or another process."""
+_MEMORY = frozenset({0x01021994, 0x858458F6})
+"""Those whose bytes are in memory always, and which know no RWF_NOWAIT for that reason."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -79,8 +81,13 @@ class _OpenHow(ctypes.Structure):
 
 
 @lru_cache(maxsize=64)
-def _open_how(flags: int, resolve: int) -> _OpenHow:
-    return _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | resolve)
+def _open_how(flags: int, resolve: int) -> tuple[int, _OpenHow]:
+    """Return the address of an ``open_how``, and itself, which must live as long as that is used."""
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | resolve)
+    return ctypes.addressof(how), how
+
+
+_OPEN_HOW_SIZE = ctypes.sizeof(_OpenHow)
 
 
 def encode(text: str) -> bytes:
@@ -96,8 +103,8 @@ def _check(result: int, path: bytes) -> int:
 
 
 def _openat2(root: int, path: bytes, flags: int, resolve: int = 0) -> int:
-    how = _open_how(flags, resolve)
-    return _check(_syscall(_SYS_OPENAT2, root, path, ctypes.addressof(how), ctypes.sizeof(how)), path)
+    address, _how = _open_how(flags, resolve)
+    return _check(_syscall(_SYS_OPENAT2, root, path, address, _OPEN_HOW_SIZE), path)
 
 
 def _open_by_kernel(root: int, path: bytes, flags: int) -> int:
@@ -180,11 +187,15 @@ class _FileSystem(ctypes.Structure):
     _fields_ = (("kind", ctypes.c_ulong), ("rest", ctypes.c_ubyte * 248))
 
 
-def is_on_this_machine(fd: int) -> bool:
-    """Tell whether a file lies on a disk (or in the memory) of this machine, and not on a network."""
+def _file_system(fd: int) -> int:
     found = _FileSystem()
     _check(_libc.fstatfs(ctypes.c_int(fd), ctypes.byref(found)), b"")
-    return found.kind & 0xFFFFFFFF in _ON_THIS_MACHINE
+    return int(found.kind) & 0xFFFFFFFF
+
+
+def is_on_this_machine(fd: int) -> bool:
+    """Tell whether a file lies on a disk (or in the memory) of this machine, and not on a network."""
+    return _file_system(fd) in _ON_THIS_MACHINE
 
 
 def rename_at(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
@@ -218,6 +229,30 @@ class _FileHandle(ctypes.Structure):
 
 
 _HANDLE_DATA = _FileHandle.data.offset
+_MOST_HANDLE_DATA = _FileHandle.data.size
+_name_to_handle_at = _libc.name_to_handle_at
+_name_to_handle_at.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int,
+)
+
+
+class _Scratch(threading.local):
+    """What calls write their answers to; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.handle = _FileHandle()
+        self.handle_address = ctypes.addressof(self.handle)
+        self.handle_bytes = memoryview(self.handle).cast("B")
+        self.mount = ctypes.c_int()
+        self.mount_address = ctypes.addressof(self.mount)
+
+
+_scratch = _Scratch()
+_buffers = threading.local()
 
 
 def file_handle(directory: int, name: bytes) -> str:
@@ -235,18 +270,16 @@ def file_handle(directory: int, name: bytes) -> str:
     str
         Empty where the file system has no handles (overlayfs) or a sandbox forbids to ask.
     """
-    handle = _FileHandle(128)
-    mount = ctypes.c_int()
+    scratch = _scratch
+    handle = scratch.handle
+    handle.size = _MOST_HANDLE_DATA
     flags = 0 if name else _AT_EMPTY_PATH
-    if _libc.name_to_handle_at(directory, name, ctypes.byref(handle), ctypes.byref(mount), flags) < 0:
+    if _name_to_handle_at(directory, name, scratch.handle_address, scratch.mount_address, flags) < 0:
         number = ctypes.get_errno()
         if number in (errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS, errno.EOVERFLOW):
             return ""
         raise OSError(number, os.strerror(number), name)
-    return memoryview(handle).cast("B")[_HANDLE_DATA : _HANDLE_DATA + handle.size].hex()
-
-
-_scratch = threading.local()
+    return scratch.handle_bytes[_HANDLE_DATA : _HANDLE_DATA + handle.size].hex()
 
 
 def read_exactly(fd: int, start: int, size: int) -> bytes:
@@ -265,19 +298,24 @@ def read_exactly(fd: int, start: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def read_from_memory(fd: int, start: int, size: int) -> bytes | None:
+def read_from_memory(fd: int, start: int, size: int, *, always_there: bool = False) -> bytes | None:
     """Return the same, at most `MOST_AT_ONCE` bytes, if the kernel has all of it in memory, else None.
+
+    Parameters
+    ----------
+    always_there : bool
+        Whether the file system has all of its bytes in memory, always.
 
     Raises
     ------
     OSError
         EOPNOTSUPP where the file system cannot tell.
     """
-    buffer: memoryview | None = getattr(_scratch, "buffer", None)
+    buffer: memoryview | None = getattr(_buffers, "buffer", None)
     if buffer is None:
-        buffer = _scratch.buffer = memoryview(bytearray(MOST_AT_ONCE))
+        buffer = _buffers.buffer = memoryview(bytearray(MOST_AT_ONCE))
     try:
-        count = os.preadv(fd, [buffer[:size]], start, os.RWF_NOWAIT)
+        count = os.preadv(fd, [buffer[:size]], start, 0 if always_there else os.RWF_NOWAIT)
     except BlockingIOError:
         return None
     if count < size and start + count < os.fstat(fd).st_size:
@@ -295,10 +333,16 @@ class CachedRoot:
     ----------
     fd : int
         The directory, opened with O_PATH; it belongs to the `Root`.
+
+    Attributes
+    ----------
+    is_memory : bool
+        Whether the file system has all of its bytes in memory, always.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.is_memory = _file_system(fd) in _MEMORY
 
     def open(self, key: str, flags: int) -> int:
         """Open what is there under a key, as `Root.open` does."""
@@ -313,7 +357,8 @@ class CachedRoot:
     def read(self, fd: int, start: int, size: int) -> bytes:
         """Return ``[start, start + size)`` of an open file, fewer bytes only at its end."""
         try:
-            data = read_from_memory(fd, start, size) if size <= MOST_AT_ONCE else None
+            few = size <= MOST_AT_ONCE
+            data = read_from_memory(fd, start, size, always_there=self.is_memory) if few else None
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise

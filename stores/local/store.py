@@ -182,16 +182,29 @@ class LocalStore(Store):
         **kwargs: P.kwargs,
     ) -> T:
         """Do ``work(root, key, ...)`` here if it needs no waiting, else in a thread as `_run` does."""
+        await self._opened()
+        answer = self._answer_now(work, key, *args, **kwargs)
+        return answer if answer is not None else await self._run(work, key, *args, **kwargs)
+
+    def _answer_now(
+        self,
+        work: Callable[Concatenate[CachedRoot, str, P], T],
+        key: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T | None:
+        """Do ``work(root, key, ...)`` here if it needs no waiting, else return None."""
         _check_names(key)
-        with self._root or await self._opened() as root:
-            if root.cached is not None:
-                try:
-                    return work(root.cached, key, *args, **kwargs)
-                except BlockingIOError:
-                    pass  # a disk has to be waited for
-                except OSError as error:
-                    raise files.store_error(error, key) from error
-        return await self._run(work, key, *args, **kwargs)
+        if self._root is None or self._root.cached is None:
+            return None
+        with self._root as root:
+            assert root.cached is not None
+            try:
+                return work(root.cached, key, *args, **kwargs)
+            except BlockingIOError:  # a disk has to be waited for
+                return None
+            except OSError as error:
+                raise files.store_error(error, key) from error
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -212,6 +225,12 @@ class LocalStore(Store):
 
     async def _open_reader(self, key: str, if_version: str | None) -> ObjectReader:
         return await self._ask(_open_reader, key, if_version)
+
+    def _lookup_now(self, path: str) -> Lookup | None:
+        return self._answer_now(_lookup, path)
+
+    def _open_reader_now(self, key: str, if_version: str | None) -> ObjectReader | None:
+        return self._answer_now(_open_reader, key, if_version)
 
     def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         return self._list(files.scan, prefix)
@@ -308,10 +327,13 @@ class LocalStore(Store):
 class _FileReader(ObjectReader):
     """Reads one open file, which a put or a delete of its key does not touch."""
 
-    def __init__(self, fd: int, found: files.File, key: str, *, on_this_machine: bool) -> None:
+    def __init__(
+        self, fd: int, found: files.File, key: str, *, on_this_machine: bool, always_in_memory: bool
+    ) -> None:
         self.meta = files.object_meta(key, found)
         self._fd = fd
         self._may_be_in_memory = on_this_machine
+        self._always_in_memory = always_in_memory
         self._opened = found.stat
         self._reading = 0
         self._closed = False
@@ -326,6 +348,13 @@ class _FileReader(ObjectReader):
         finally:
             self._reading -= 1
             self._close_if_idle()
+
+    def read_now(self, start: int, size: int) -> bytes | None:
+        if self._closed:
+            raise ValueError("the reader is closed")
+        if not self._may_be_in_memory or size > MOST_AT_ONCE:
+            return None
+        return self._read_from_memory(start, size)
 
     async def _read_soon(self, start: int, size: int) -> bytes | None:
         """Return the bytes if the kernel has them, or gets them from the disk in no time, else None."""
@@ -345,17 +374,16 @@ class _FileReader(ObjectReader):
             return data
 
     def _read_from_memory(self, start: int, size: int) -> bytes | None:
-        with _translated(self.meta.key):
-            try:
-                data = read_from_memory(self._fd, start, size)
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-                self._may_be_in_memory = False  # the file system cannot tell: do not ask again
-                return None
+        try:
+            data = read_from_memory(self._fd, start, size, always_there=self._always_in_memory)
             if data is not None:
                 self._check_unchanged()
-            return data
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise files.store_error(error, self.meta.key) from error
+            self._may_be_in_memory = False  # the file system cannot tell: do not ask again
+            return None
+        return data
 
     def _check_unchanged(self) -> None:
         if files.changed(self._opened, os.fstat(self._fd)):
@@ -455,8 +483,9 @@ def _file(root: Root | CachedRoot, key: str, if_version: str | None) -> Iterator
 
 def _open_reader(root: Root | CachedRoot, key: str, if_version: str | None) -> ObjectReader:
     fd, found = _open_file(root, key, if_version)
-    near = isinstance(root, CachedRoot) or is_on_this_machine(fd)
-    return _FileReader(fd, found, key, on_this_machine=near)
+    if isinstance(root, CachedRoot):
+        return _FileReader(fd, found, key, on_this_machine=True, always_in_memory=root.is_memory)
+    return _FileReader(fd, found, key, on_this_machine=is_on_this_machine(fd), always_in_memory=False)
 
 
 def _get(root: Root | CachedRoot, key: str, if_version: str | None) -> tuple[bytes, ObjectMeta]:

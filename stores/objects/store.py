@@ -22,6 +22,8 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import pairwise
+from posixpath import commonpath
 from typing import Any, Self, TypeVar
 
 import anyio
@@ -41,7 +43,7 @@ from stores.errors import (
     Unavailable,
     Unsupported,
 )
-from stores.keys import MAX_NAME_BYTES, check_prefix, join
+from stores.keys import MAX_NAME_BYTES, check_key, check_prefix, join
 from stores.meta import (
     AttributeChange,
     Body,
@@ -66,6 +68,7 @@ PAGE = 1000
 LARGE_PUTS = 4
 """How many large bodies are sent at once: each holds up to `LARGE` bytes of memory."""
 
+_MOST_DEEP = 1000
 _PATIENCE = 10.0  # of a store that is closed, for uploads that were given up to be aborted
 _IN_PARTS = frozenset({"s3", "gcs", "azure", "local"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -79,7 +82,7 @@ _CLOUD = Capabilities(
     server_copy=True,
 )
 _CAPABILITIES = {
-    "s3": _CLOUD,
+    "s3": dataclasses.replace(_CLOUD, ordered=True),
     "azure": _CLOUD,
     "gcs": dataclasses.replace(_CLOUD, replace_if_version=False),
     "local": dataclasses.replace(_CLOUD, replace_if_version=False),
@@ -100,6 +103,7 @@ class _State:
     bare_etags: bool = False  # it wants If-Match of a put without quotes
     in_parts: set[Sending] = dataclasses.field(default_factory=set)
     spare: Store | None = None  # lists what obstore cannot
+    deep: dict[str, None] = dataclasses.field(default_factory=dict)  # prefixes with much below, not directly
 
 
 class ObjectStore(Store):
@@ -387,6 +391,16 @@ class ObjectStore(Store):
     async def _list_dir(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         await self._ready()
         self._need("listable", prefix)
+        given = ""
+        if self.capabilities.ordered and prefix not in self._state.deep:
+            async with aclosing(self._flat_pages(prefix)) as flat:
+                async for page in flat:
+                    if page is None:
+                        break
+                    given = max([given, *(meta.key for meta in page.objects)])
+                    yield page
+                else:
+                    return
         try:
             listed = await self._listed(prefix)
         except UnlistableKey as error:
@@ -401,7 +415,55 @@ class ObjectStore(Store):
         for start in range(0, len(objects), PAGE):
             metas = (self._meta(raw, self._key(raw["path"])) for raw in objects[start : start + PAGE])
             # A key that ends with a slash marks a directory; obstore tells it without the slash.
-            yield ListPage(objects=tuple(meta for meta in metas if meta.key != prefix))
+            yield ListPage(objects=tuple(meta for meta in metas if meta.key != prefix and meta.key > given))
+
+    async def _flat_pages(self, prefix: str) -> AsyncGenerator[ListPage | None, None]:
+        """List what is directly below `prefix` by listing all that is; None if that is too much.
+
+        Of what holds less than a page, or objects only, it takes as many requests as a listing by
+        level does, which obstore gives only as a whole, when all of its pages have come.
+        """
+        start, last = len(prefix) + 1 if prefix else 0, ""
+        stream = self._stream(prefix)
+        try:
+            listed = await self._next_page(stream, prefix)
+            while listed is not None:
+                told = [self._meta(raw, self._key(raw["path"])) for raw in listed]
+                told = [meta for meta in told if meta.key != prefix]
+                following = await self._next_page(stream, prefix) if len(listed) < PAGE else listed
+                whole = not last and following is None
+                nested = [meta.key for meta in told if "/" in meta.key[start:]]
+                in_order = all(one.key < other.key for one, other in pairwise([ObjectMeta(last, 0), *told]))
+                # What is empty may be the marker of a directory.
+                if not (in_order and all(meta.size for meta in told)) or (nested and not whole):
+                    if len(nested) == len(listed):
+                        self._note_depth(nested[0], nested[-1])
+                    yield None
+                    return
+                objects = tuple(meta for meta in told if "/" not in meta.key[start:])
+                below = dict.fromkeys(key[: key.index("/", start)] for key in nested)
+                yield ListPage(objects, tuple(map(PrefixMeta, below)), asked_alone=True)
+                last = told[-1].key if told else last
+                listed = following if len(listed) < PAGE else await self._next_page(stream, prefix)
+        except UnlistableKey:
+            yield None
+
+    def _note_depth(self, first: str, last: str) -> None:
+        """Take note of the prefixes below which a whole page lies, but not directly."""
+        prefix = commonpath(["/".join(key.split("/")[:-2]) for key in (first, last)])
+        self._state.deep[""] = None
+        while prefix:
+            self._state.deep[prefix] = None
+            prefix = prefix.rpartition("/")[0]
+        while len(self._state.deep) > _MOST_DEEP:
+            del self._state.deep[next(iter(self._state.deep))]
+
+    async def _list_after(self, prefix: str, after: str) -> AsyncGenerator[ListPage, None]:
+        await self._ready()
+        stream = self._stream(prefix, after)
+        while (listed := await self._next_page(stream, prefix)) is not None:
+            told = [self._meta(raw, self._key(raw["path"])) for raw in listed]
+            yield ListPage(tuple(meta for meta in told if meta.key != prefix), asked_alone=True)
 
     async def _list_all(self, prefix: str) -> AsyncGenerator[ListPage, None]:
         await self._ready()
@@ -438,8 +500,9 @@ class ObjectStore(Store):
             return False
         return True
 
-    def _stream(self, prefix: str) -> Iterator[Sequence[Any]]:
-        return iter(obstore.list(self._obstore, self._path(prefix) or None, chunk_size=PAGE))
+    def _stream(self, prefix: str, after: str = "") -> Iterator[Sequence[Any]]:
+        offset = self._path(after) if after else None
+        return iter(obstore.list(self._obstore, self._path(prefix) or None, offset=offset, chunk_size=PAGE))
 
     async def _next_page(self, stream: Iterator[Sequence[Any]], prefix: str) -> Sequence[Any] | None:
         try:
@@ -487,6 +550,10 @@ class ObjectStore(Store):
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(sending.give_up)
         return await self._meta_of_put(key, size, told)
+
+    def check_new_key(self, key: str) -> None:
+        """Raise InvalidKey for a key that this kind of store cannot have."""
+        self._new_path(check_key(key))
 
     async def _send(
         self, key: str, sending: Sending, if_absent: bool, if_version: str | None

@@ -266,6 +266,11 @@ class Kit:
             with pytest.raises(Unsupported):
                 await collect(store, recursive=recursive)
 
+    async def lacks_ordered(self, store: Store) -> None:
+        """Assert that a listing from somewhere raises Unsupported."""
+        with pytest.raises(Unsupported):
+            await anext(store.list_after("", "a"))
+
     async def lacks_versions(self, store: Store) -> None:
         """Assert that some meta has no version, and that no condition on one is ever met."""
         await self.fill(store, {"a": b"x"})

@@ -53,6 +53,17 @@ class ListingTests(Kit):
             assert set(listing.objects) == below
             assert not listing.prefixes
 
+    @needs("ordered")
+    async def test_list_after(self, store: Store) -> None:
+        """All objects below a prefix in the order of their keys, from anywhere; or it is refused."""
+        await self.fill(store, {key: key.encode() for key in TREE})
+        for prefix, after in (("", ""), ("", "a.b"), ("a", "a/x"), ("a", "a/y"), ("a", "b"), ("b", "")):
+            pages = [page async for page in store.list_after(prefix, after)]
+            keys = [meta.key for page in pages for meta in page.objects]
+            below = sorted(key for key in TREE if not prefix or key.startswith(prefix + "/"))
+            assert keys == [key for key in below if key > after]
+            assert all(page.asked_alone and not page.prefixes for page in pages)
+
     @needs("listable")
     async def test_what_holds_nothing(self, store: Store) -> None:
         """A store, a prefix or a mere object that holds nothing lists nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -174,6 +175,40 @@ class ReadingTests(Kit):
         assert found.prefix is None
         assert found.object is not None
         self.assert_same_meta(found.object, await store.head("d/a"))
+
+    async def test_lookups_without_waiting(self, store: Store) -> None:
+        """What a store tells at once of a name, if it does, is what it tells who waits."""
+        await self.fill(store, {"d/a": DATA})
+        for path in ("d/a", *(["d"] if store.capabilities.listable else [])):
+            told = store.lookup_now(path)
+            assert told is None or told == await store.lookup(path)
+        for path in ("none", "d/none", "d/a/none"):
+            with suppress(NotFound):
+                assert store.lookup_now(path) is None
+        for key in INVALID_KEYS:
+            with pytest.raises(InvalidKey):
+                store.lookup_now(key)
+            with pytest.raises(InvalidKey):
+                store.open_reader_now(key)
+
+    async def test_reading_without_waiting(self, store: Store) -> None:
+        """What a store gives at once, if it does, is what it gives who waits."""
+        await self.fill(store, {"d/a": DATA})
+        meta = await store.head("d/a")
+        now = store.open_reader_now("d/a", if_version=meta.version)
+        for reader in (now, await store.open_reader("d/a")):
+            if reader is None:
+                continue
+            self.assert_same_meta(reader.meta, meta)
+            for start, size in ((0, len(DATA)), (3, 10), (len(DATA) - 3, 10), (len(DATA) + 3, 10)):
+                assert reader.read_now(start, size) in (None, DATA[start : start + size])
+            await reader.aclose()
+        if store.capabilities.versions:
+            with suppress(Precondition):
+                assert store.open_reader_now("d/a", if_version="another") is None
+        for key in ("none", "d"):
+            with suppress(NotFound):
+                assert store.open_reader_now(key) is None
 
     @needs("listable")
     async def test_lookup_of_a_prefix(self, store: Store) -> None:

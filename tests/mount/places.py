@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -198,6 +199,7 @@ class Place:
 
     site: Site
     dir: Path
+    made: float = dataclasses.field(default_factory=time.monotonic)
 
     def __truediv__(self, name: str) -> Path:
         return self.dir / name
@@ -228,6 +230,8 @@ class Place:
     def store(self, name: str, data: bytes) -> None:
         """Put an object here, past the mount."""
         assert self.site.backdoor is not None
+        if self.kind == "s3":  # for the time to live it is known to be empty, because it was made here
+            time.sleep(max(0.0, self.made + 1.05 - time.monotonic()))
         self.site.backdoor.write(f"{self.prefix}/{name}", data)
 
 

@@ -118,7 +118,10 @@ class FaultyStore(Store):
         if kind in ("dropped", "lost"):
             await effect()
         if kind in ("stall", "lost"):
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.struck[key] += 1  # it hits those, too, who have come to wait for it meanwhile
         await trio.sleep(self.schedule.number(0.0, 0.1))
         raise self._error(kind, key)
 

@@ -33,14 +33,23 @@ States = dict[str, set[str]]
 
 
 class Manifest:
-    """What one writer noted down, and what must therefore be in the store."""
+    """What one writer noted down, and what must therefore be in the store.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : Path
+        Where it did so.
+    behind_server : bool
+        Whether there is a server before the store, which goes on with requests whose sender has died.
+    """
+
+    def __init__(self, path: Path, *, behind_server: bool) -> None:
         self.path = path
+        self.behind_server = behind_server
         self._read = 0
         self.states: States = {}
         self.under_way: States = {}
-        """What may come into the store yet: a server goes on with a request whose sender has died."""
+        """What a server may bring into the store yet; it must not replace what is acknowledged later."""
         self.acknowledged = 0
 
     def take(self) -> list[tuple[str, str]]:
@@ -65,6 +74,12 @@ class Manifest:
         if intent is not None:
             unsure += self._maybe(intent)
         return unsure
+
+    def story(self, key: str) -> str:
+        """Return the last lines of the manifest that are about a key, each with its answer."""
+        lines = self.path.read_text().splitlines()
+        answers = [*lines[1:], "no answer"]
+        return "\n".join([f"{a} {b}" for a, b in zip(lines, answers, strict=True) if f'"{key}"' in a][-10:])
 
     def state(self, key: str) -> set[str]:
         return self.states.setdefault(key, {ABSENT})
@@ -93,17 +108,13 @@ class Manifest:
 
     def _may_become(self, key: str, states: set[str]) -> None:
         self.state(key).update(states)
-        self.under_way[key] = set(states)
+        self.under_way.setdefault(key, set()).update(states)
 
-    def check(self, found: dict[str, str], *, just_died: bool = False) -> None:
-        """Compare with the store; what is found there is then what must be there.
-
-        With `just_died` what was not acknowledged may also come a moment later.
-        """
+    def check(self, found: dict[str, str]) -> None:
+        """Compare with the store; what is found there is then what must be there."""
         before = {key: set(states) for key, states in self.states.items()}
         for key, late in self.under_way.items():
             self.state(key).update(late)
-        self.under_way.clear()
         for old, new in self.take():
             if found.get(old, ABSENT) == ABSENT:
                 moved = self.state(old) - {ABSENT}
@@ -112,12 +123,13 @@ class Manifest:
             there = found.get(key, ABSENT)
             assert there in states, (
                 f"LOSS: {key} is {there[:12]}, and may be {[s[:12] for s in states]};"
-                f" before this round {[s[:12] for s in before.get(key, ())]}"
+                f" before this round {[s[:12] for s in before.get(key, ())]};"
+                f" what was done:\n{self.story(key)}"
             )
             if there in self.under_way.get(key, ()):
                 del self.under_way[key]
             self.states[key] = {there}
-        if not just_died:
+        if not self.behind_server:
             self.under_way.clear()
         directory = self.path.stem
         strangers = {key for key in found if key.startswith(f"{directory}/") and key not in self.states}
@@ -250,7 +262,7 @@ def crash(store: Store, directory: Path, manifests: list[Manifest], seed: int) -
     found = store.digests()
     if found is not None:
         for manifest in manifests:
-            manifest.check(found, just_died=True)
+            manifest.check(found)
 
 
 def _wait_until_they_write(manifests: list[Manifest], written: list[int]) -> None:
@@ -268,7 +280,9 @@ def test_killed_mounts(store: Store, tmp_path: Path, request: pytest.FixtureRequ
     kind = request.node.callspec.params["store"]
     seed = base_seed()
     print(f"seed {seed}; again with ZARRMOUNT_SEED={seed}")
-    manifests = [Manifest(tmp_path / f"writer{number}") for number in range(WRITERS)]
+    behind_server = kind.startswith("s3")
+    paths = [tmp_path / f"writer{number}" for number in range(WRITERS)]
+    manifests = [Manifest(path, behind_server=behind_server) for path in paths]
     progress = Progress(f"crashes of a {kind} mount", CRASHES)
     for number in range(CRASHES):
         crash(store, tmp_path, manifests, seed + 1000 * number)

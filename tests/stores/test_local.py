@@ -28,7 +28,7 @@ from stores.errors import (
     Unsupported,
 )
 from stores.local import LocalStore
-from stores.local.beneath import MOST_AT_ONCE, RENAME_EXCHANGE, Root, rename_at
+from stores.local.beneath import MOST_AT_ONCE, RENAME_EXCHANGE, Root, _file_system, rename_at
 from stores.local.files import is_temporary, os_error, store_error
 from stores.meta import AttributeChange, Capabilities
 from stores.testing import StoreConformance, collect, each_raises
@@ -652,6 +652,79 @@ async def test_what_is_in_memory_needs_no_thread(store, path, monkeypatch):
     reader = await store.open_reader("d/a")
     assert reader.meta.size == 5
     await reader.aclose()
+
+
+async def test_what_is_in_memory_is_told_without_waiting(store, path, monkeypatch):
+    await store.put("d/a", b"12345")
+    meta = await store.head("d/a")
+    without_threads(monkeypatch)
+    assert store.lookup_now("d/a").object == meta
+    assert store.lookup_now("d").prefix.prefix == "d"
+    reader = store.open_reader_now("d/a", if_version=meta.version)
+    assert reader.meta == meta
+    assert reader.read_now(1, 99) == b"2345"
+    (path / "d/a").write_bytes(b"changed")
+    for read in (
+        lambda: reader.read_now(0, 5),
+        lambda: store.open_reader_now("d/a", if_version=meta.version),
+    ):
+        with pytest.raises(Precondition):
+            read()
+    await reader.aclose()
+    with pytest.raises(ValueError, match="closed"):
+        reader.read_now(0, 1)
+    for call in (store.lookup_now, store.open_reader_now):
+        with suppress(NotFound):  # what is not there may not be in memory either
+            assert call("none") is None
+    with pytest.raises(InvalidKey):
+        store.lookup_now(f".a.{'0' * 16}.zarrmount-tmp")
+
+
+async def test_what_has_to_be_waited_for_is_not_told_at_once(store, monkeypatch):
+    await store.put("a", b"12345")
+    reader = await store.open_reader("a")
+    monkeypatch.setattr(os, "preadv", refuse(errno.EAGAIN))
+    assert reader.read_now(0, 5) is None
+    assert await reader.read(0, 5) == b"12345"
+    await reader.aclose()
+    monkeypatch.setattr("stores.local.beneath._syscall", lambda *_: refuse(errno.EAGAIN)())
+    assert store.lookup_now("a") is None
+    assert store.open_reader_now("a") is None
+
+
+async def test_a_closed_store_tells_nothing_at_once(path):
+    assert LocalStore(path).lookup_now("a") is None
+
+
+@pytest.mark.parametrize("is_memory", [True, False])
+async def test_file_systems_in_memory_are_read_without_asking_whether_they_have_it(
+    path, monkeypatch, is_memory
+):
+    kinds = frozenset({os_kind(path)}) if is_memory else frozenset()
+    monkeypatch.setattr("stores.local.beneath._MEMORY", kinds)
+    asked = []
+    preadv = os.preadv
+
+    def noted(fd, buffers, start, flags):
+        asked.append(flags)
+        return preadv(fd, buffers, start)
+
+    monkeypatch.setattr(os, "preadv", noted)
+    async with LocalStore(path) as store:
+        await store.put("a", b"12345")
+        reader = store.open_reader_now("a")
+        assert reader.read_now(0, 5) == b"12345"
+        assert (await store.get("a"))[0] == b"12345"
+        await reader.aclose()
+    assert asked == [0 if is_memory else os.RWF_NOWAIT] * 2
+
+
+def os_kind(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return _file_system(fd)
+    finally:
+        os.close(fd)
 
 
 def refuse(number):

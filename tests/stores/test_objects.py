@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ class TestObstoreLocal(StoreConformance):
 
 
 class S3Conformance(StoreConformance):
-    capabilities = CLOUD
+    capabilities = dataclasses.replace(CLOUD, ordered=True)
     refused_names: ClassVar[Mapping[str, str]] = CONTROL
     delete_tells = False
     put_tells_mtime = False

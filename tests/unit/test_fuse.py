@@ -79,14 +79,20 @@ async def test_no_handler_lets_anything_but_fuse_errors_out(name: str) -> None:
     ],
 )
 async def test_the_decorator(
-    caplog: pytest.LogCaptureFixture, error: Exception, number: int, level: int | None
+    operations: FuseOperations,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    number: int,
+    level: int | None,
 ) -> None:
     @fuse._handler
-    async def failing() -> None:
+    async def failing(operations: FuseOperations) -> None:
+        assert operations.in_progress == 1
         raise error
 
     with caplog.at_level(logging.DEBUG), pytest.raises(pyfuse3.FUSEError) as caught:
-        await failing()
+        await failing(operations)
+    assert operations.in_progress == 0
     assert caught.value.errno == number
     assert [record.levelno for record in caplog.records] == ([] if level is None else [level])
 

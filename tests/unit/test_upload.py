@@ -200,3 +200,44 @@ async def test_a_condition_that_the_server_refuses_leaves_the_other(tmp_path: Pa
         with pytest.raises(Precondition):
             await up.upload(inode, "other", None)
     assert store.data["other"] == b"theirs"
+
+
+@pytest.mark.parametrize("there", ["nothing", "what was known", "something else"])
+async def test_a_late_copy_of_a_put_replaces_nothing_that_came_after(
+    clock: MockClock, tmp_path: Path, there: str
+) -> None:
+    store = FakeStore({} if there == "nothing" else {"k": b"old"})
+    known = None if there == "nothing" else base(store)
+    if there == "something else":
+        store.change("k", b"theirs")
+    put, on_their_way = store.put, []
+
+    async def delayed(*args: Any, **conditions: Any) -> ObjectMeta:
+        if not on_their_way:
+            on_their_way.append((args, conditions))
+            raise Unavailable("no answer")
+        return await put(*args, **conditions)
+
+    async with staged_file(tmp_path, b"new") as inode:
+        store.put = delayed  # type: ignore[method-assign]
+        stored = await uploader(store).upload(inode, "k", known, whatever_is_there=True)
+        assert store.data == {"k": b"new"}
+        await put("k", b"newer", if_version=stored.version)
+        ((args, conditions),) = on_their_way
+        with pytest.raises((Precondition, AlreadyExists)):
+            await put(*args, **conditions)
+    assert store.data == {"k": b"newer"}
+
+
+async def test_what_changes_all_the_time_is_replaced_all_the_same(tmp_path: Path) -> None:
+    store = FakeStore({"k": b"old"})
+    put, counter = store.put, iter(range(1000))
+
+    async def overtaken(*args: Any, **conditions: Any) -> ObjectMeta:
+        store.change("k", str(next(counter)).encode())
+        return await put(*args, **conditions)
+
+    store.put = overtaken  # type: ignore[method-assign]
+    async with staged_file(tmp_path, b"new") as inode:
+        await uploader(store).upload(inode, "k", base(store), whatever_is_there=True)
+    assert store.data == {"k": b"new"}

@@ -12,6 +12,7 @@ import trio
 
 from stores.base import Store
 from stores.errors import NotFound
+from zarrmount.cache.disk import DiskCache
 from zarrmount.errors import errno_of
 from zarrmount.handles import FileHandle
 from zarrmount.inodes import ROOT_INODE, Inode
@@ -44,6 +45,7 @@ class Client:
         cache_bytes: int = 64 << 20,
         max_dirty: int = 1 << 30,
         journal: Journal | None = None,
+        disk: DiskCache | None = None,
         **settings: Any,
     ) -> None:
         self.store = store
@@ -54,6 +56,7 @@ class Client:
             cache_bytes=cache_bytes,
             max_dirty=max_dirty,
             journal=journal,
+            disk=disk,
         )
         self.c = self.vfs._c
 
@@ -195,6 +198,6 @@ class Client:
         assert not self.c.readers.in_flight
         assert [inode for inode in self.c.table if not inode.lives_here] == []
         numbers = {inode.number for inode in self.c.table}
-        assert set(self.c.namespace._listings) <= numbers
-        assert set(self.c.namespace._changes) <= numbers
+        self.c.namespace.listings.check_invariants(numbers)
+        assert not self.c.namespace.listings._begun
         assert not self.c.namespace._asking

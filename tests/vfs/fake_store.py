@@ -26,6 +26,7 @@ __all__ = ["LOCAL_LIKE", "MINIMAL", "S3_LIKE", "FakeStore", "Fault"]
 
 S3_LIKE = Capabilities(
     listable=True,
+    ordered=True,
     ranges=True,
     versions=True,
     create_if_absent=True,
@@ -288,6 +289,17 @@ class FakeStore(Store):
         metas = [found.meta for key, found in sorted(self.objects.items()) if key.startswith(head)]
         for page in await self._pages(prefix, metas):
             yield ListPage(tuple(page))
+
+    async def _list_after(self, prefix: str, after: str) -> AsyncGenerator[ListPage, None]:
+        head = f"{prefix}/" if prefix else ""
+        while True:
+            left = sorted(key for key in self.objects if key.startswith(head) and key > after)
+            metas = [self.objects[key].meta for key in left[: self.page]]
+            await self._call("list_after", prefix, lambda: None)
+            yield ListPage(tuple(metas), asked_alone=True)
+            if len(left) <= self.page:
+                return
+            after = left[self.page - 1]
 
     async def _pages(self, prefix: str, entries: list[Result]) -> list[list[Result]]:
         pages = [entries[start : start + self.page] for start in range(0, len(entries), self.page)]

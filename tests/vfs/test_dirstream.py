@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import tracemalloc
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from client import Client
-from fake_store import FakeStore
+from fake_store import S3_LIKE, FakeStore
 from trio.testing import MockClock
 
+from stores.meta import ListPage, ObjectMeta
 from zarrmount.dirstream import DirStream
+from zarrmount.zarr.hinted import HintedStore
 
 NAMES = [f"{number:05}" for number in range(9_500)]
 
@@ -96,4 +102,62 @@ async def test_pages_of_a_disk_are_as_new_as_they_are(
         assert inode is not None
         assert client.vfs.validity(inode) == pytest.approx(expected, abs=0.5)
         clock.jump(pause)
+    await client.vfs.release_dir(handle)
+
+
+async def test_names_of_a_grid_are_computed(tmp_path: Path) -> None:
+    """A hundred million chunks: none of those that were passed is kept."""
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [10_000, 10_000],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, 1]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "codecs": [{"name": "bytes"}],
+        "fill_value": 0,
+    }
+    inner = FakeStore({"zarr.json": json.dumps(document).encode(), "c.0.17": b"x"})
+    inner.capabilities = dataclasses.replace(S3_LIKE, listable=False, ordered=False)
+    async with HintedStore(inner) as store:
+        client = Client(store, tmp_path, metadata_ttl=1000)
+        handle = client.vfs.open_dir(1).number
+        stream = None
+        for position in range(30_000):
+            entry = await client.vfs.dir_entry(handle, position)
+            assert entry is not None
+            at = position - 1
+            assert entry.name == ("zarr.json" if at < 0 else f"c.{at // 10_000}.{at % 10_000}")
+            stream = client.vfs._c.handles.dir(handle).stream
+        assert stream is not None
+        assert len(stream._names._pages) == 2
+        assert len(stream._names) == 30_001
+        assert kept_of(client, handle) < 6000
+        # Going back tells the same names at the same places.
+        assert await walk(client, handle, 18, 19) == ["c.0.17"]
+        assert stream._names[25_001] == "c.2.5000"
+        await client.vfs.release_dir(handle)
+
+
+async def test_a_million_names_take_little_room(tmp_path: Path) -> None:
+    store = FakeStore()
+    names = [f"{number:07}" for number in range(1_000_000)]
+
+    async def pages(prefix: str) -> AsyncGenerator[ListPage, None]:
+        for start in range(0, len(names), 1000):
+            yield ListPage(tuple(ObjectMeta(name, 1, 1, "1") for name in names[start : start + 1000]))
+
+    store.list_dir = pages  # type: ignore[method-assign]
+    client = Client(store, tmp_path, metadata_ttl=0)
+    handle = client.vfs.open_dir(1).number
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for position in range(0, len(names), 500):
+            assert await client.vfs.dir_entry(handle, position) is not None
+        used = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert used < 40 << 20
+    assert await client.vfs.dir_entry(handle, len(names)) is None
     await client.vfs.release_dir(handle)

@@ -482,3 +482,54 @@ async def test_a_crash_between_a_rename_over_a_file_that_waits_and_its_note(
         later.at_rest()
     assert store.data["b"] == b"new a"
     assert machine.waiting() == {}
+
+
+@PROFILES
+async def test_a_crash_while_later_bytes_are_stored_at_once(
+    machine: Machine, profile: Capabilities, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FakeStore({"a": b"old"}, profile)
+    client = machine.mount(store)
+    crashed: list[Client] = []
+    drop = Journal.drop
+
+    def crash(journal: Journal, key: str) -> None:
+        if not crashed:
+            crashed.append(machine.mount(store))
+        drop(journal, key)
+
+    monkeypatch.setattr(Journal, "drop", crash)
+    async with client.running():
+        await client.write("a", b"closed")
+        async with client.open("a", os.O_RDWR | os.O_TRUNC) as handle:
+            await client.vfs.files.write(handle, 0, b"synced")
+            await client.vfs.files.fsync(handle.inode)
+    (later,) = crashed
+    async with later.running():
+        await trio.sleep(1)
+    assert store.data == {"a": b"closed"}  # what was acknowledged last
+    assert later.vfs.dirty() == []
+    assert machine.waiting() == {}
+    later.at_rest()
+
+
+async def test_older_bytes_that_the_journal_cannot_let_go_of_are_an_error(
+    machine: Machine, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FakeStore({"a": b"old"})
+    client = machine.mount(store)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with client.running():
+        await client.write("a", b"closed")
+        async with client.open("a", os.O_RDWR | os.O_TRUNC) as handle:
+            await client.vfs.files.write(handle, 0, b"synced")
+            with monkeypatch.context() as patch:
+                patch.setattr(Journal, "drop", full)
+                assert await failure(client.vfs.files.fsync(handle.inode)) == errno.ENOSPC
+                assert await failure(client.vfs.files.close(handle)) == errno.ENOSPC
+        assert machine.waiting() == {}
+    assert store.data == {"a": b"synced"}
+    client.at_rest()

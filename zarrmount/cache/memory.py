@@ -1,4 +1,4 @@
-"""The one data cache of a mount: blocks of objects in memory, bounded in bytes.
+"""Blocks of objects in memory, bounded in bytes.
 
 Blocks are keyed by (key, version, index).  A version names bytes that never
 change, so nothing here is ever invalidated: what is out of date is merely not
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-__all__ = ["BlockCache", "BlockId"]
+__all__ = ["WHOLE", "BlockCache", "BlockId"]
 
 BlockId = tuple[str, str, int]
 """Key, version, index of the block."""
+
+WHOLE = -1
+"""The index under which an object that came whole is kept."""
 
 _OVERHEAD = 256
 """What the book-keeping of one block costs, roughly; so that empty blocks are bounded too."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Container, Iterable
 from typing import Protocol
 
@@ -36,10 +37,21 @@ MOST_REQUESTS = 32
 """Requests under way at once; a store's connections are for other calls, too."""
 MOST_KEYS = 64
 MOST_BYTES = 64 << 20
+_SHORTEST_DOUBT = 0.1
+_STRAGGLERS = 16
+"""Steps of a walk until nobody is left who is behind: its threads do not come in order."""
 
 
 class Walker(Protocol):
-    """Whoever is expected to want what is fetched."""
+    """Whoever is expected to want what is fetched.
+
+    Attributes
+    ----------
+    interval : float
+        Seconds from one step to the next.
+    """
+
+    interval: float
 
     def is_gone(self, now: float) -> bool:
         """Tell whether nothing was heard of it for longer than it used to take."""
@@ -73,7 +85,8 @@ class _Fetch:
     only_head: bool
     rows: tuple[str, ...]
     walker: Walker
-    unwanted: bool = False
+    unwanted_from: float = math.inf
+    waited_for: int = 0
     landed: trio.Event = dataclasses.field(default_factory=trio.Event)
     scope: trio.CancelScope = dataclasses.field(default_factory=trio.CancelScope)
     answer: Answer | None = None
@@ -152,7 +165,7 @@ class Prefetcher:
         fetch = self._fetches.get(key)
         if fetch is None:
             return None
-        await fetch.landed.wait()
+        await self._landing(fetch)
         answer = fetch.answer
         if self._fetches.get(key) is fetch:
             self._remove(fetch)
@@ -174,7 +187,7 @@ class Prefetcher:
             waiting = next((fetch for fetch in fetches if not fetch.landed.is_set()), None)
             if waiting is None:
                 return None
-            await waiting.landed.wait()
+            await self._landing(waiting)
             answer = waiting.answer
             if answer is not None and answer.meta is not None and self._holds(answer):
                 return answer.at
@@ -184,9 +197,17 @@ class Prefetcher:
         """Return when a fetch of a key has ended, for the sake of its bytes alone."""
         fetch = self._fetches.get(key)
         if fetch is not None:
-            await fetch.landed.wait()
+            await self._landing(fetch)
             if self._fetches.get(key) is fetch:
                 self._remove(fetch)
+
+    async def _landing(self, fetch: _Fetch) -> None:
+        """Return when a fetch has ended; nobody gives it up meanwhile to make room."""
+        fetch.waited_for += 1
+        try:
+            await fetch.landed.wait()
+        finally:
+            fetch.waited_for -= 1
 
     def drop(self, key: str) -> None:
         """Believe nothing that was said of a key until now."""
@@ -198,7 +219,10 @@ class Prefetcher:
         """Let what was fetched for somebody who probably does not want it make room for others."""
         for fetch in self._fetches.values():
             if fetch.walker is walker:
-                fetch.unwanted = fetch.key not in wanted
+                passed_by = trio.current_time() + max(_SHORTEST_DOUBT, _STRAGGLERS * walker.interval)
+                fetch.unwanted_from = (
+                    min(fetch.unwanted_from, passed_by) if fetch.key not in wanted else math.inf
+                )
 
     def drop_below(self, prefix: str) -> None:
         """Believe nothing that was said of the keys below a prefix until now."""
@@ -229,7 +253,8 @@ class Prefetcher:
         now = trio.current_time()
         for fetch in list(self._fetches.values()):
             expired = fetch.answer is not None and not self._holds(fetch.answer)
-            if expired or fetch.unwanted or fetch.walker.is_gone(now):
+            unwanted = now >= fetch.unwanted_from or fetch.walker.is_gone(now)
+            if expired or (unwanted and not fetch.waited_for):
                 self._give_up(fetch)
                 fetch.walker.shrink()
 
@@ -250,7 +275,7 @@ class Prefetcher:
             with deadline(self._readers.timeout, fetch.key):
                 if fetch.only_head:
                     return Answer(await self._store.head(fetch.key), trio.current_time())
-                data, meta = await self._store.get(fetch.key)
+                data, meta = await self._readers.get(self._store, fetch.key)
         except NotFound:
             return Answer(None, trio.current_time())
         except StoreError as error:

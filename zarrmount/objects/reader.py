@@ -12,6 +12,8 @@
    sit out one deadline after the other.
 5. Stores whose reads cost no network, and objects without a version, are read
    directly: the kernel caches their pages.
+6. What is not in memory may be on disk: that is looked for before the store is
+   asked, within the same flight.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from dataclasses import replace
 import trio
 
 from stores.base import ObjectReader, Store
-from stores.errors import StoreError, Unavailable
+from stores.errors import NotFound, Precondition, StoreError, Unavailable
 from stores.meta import ObjectMeta
 from zarrmount.background import Background
-from zarrmount.cache.memory import BlockCache, BlockId
+from zarrmount.cache.disk import DiskCache
+from zarrmount.cache.memory import WHOLE, BlockCache, BlockId
 from zarrmount.errors import patiently
 
 __all__ = ["Reader", "ReaderPool"]
@@ -42,8 +45,6 @@ LARGEST_RUN = 4 << 20
 
 _SLACK = 512 << 10
 """How far from where the last one ended a read may begin, and still follow it: kernels reorder."""
-_WHOLE = -1
-"""The index under which an object that came whole is kept."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -84,14 +85,23 @@ class ReaderPool:
         Whether the store's reads need no cache (see above).
     background : Background
         What reads ahead.
+    disk : DiskCache or None
+        Where blocks are kept that outlive the mount.
     """
 
     def __init__(
-        self, cache: BlockCache, timeout: float, *, direct: bool, background: Background | None = None
+        self,
+        cache: BlockCache,
+        timeout: float,
+        *,
+        direct: bool,
+        background: Background | None = None,
+        disk: DiskCache | None = None,
     ) -> None:
         self.cache = cache
         self.timeout = timeout
         self.direct = direct
+        self.disk = disk
         self.background = background or Background()
         self.in_flight: dict[BlockId, Flight] = {}
         self.bytes_ahead = 0
@@ -112,20 +122,48 @@ class ReaderPool:
             source = _VersionReader(store, meta if meta.key == key else replace(meta, key=key))
         return self.reader(source)
 
+    def open_now(self, store: Store, key: str, meta: ObjectMeta) -> Reader | None:
+        """Do the same without waiting; None if the store has to be waited for."""
+        if not self.direct:
+            return None
+        source = store.open_reader_now(key, if_version=meta.version)
+        return None if source is None else self.reader(source)
+
     def reader(self, source: ObjectReader) -> Reader:
         """Return a reader of what `source` reads."""
         return Reader(self, source)
+
+    async def get(self, store: Store, key: str) -> tuple[bytes, ObjectMeta]:
+        """Get an object whole, its bytes from the disk if the store says that they are still those.
+
+        Raises
+        ------
+        StoreError
+            As ``Store.get`` does.
+        """
+        kept = await self.disk.object(key) if self.disk is not None else None
+        if kept is None:
+            return await store.get(key)
+        data, meta = kept
+        if self.disk is not None and not self.disk.immutable:
+            now = await store.head(key)
+            if (now.version, now.size) != (meta.version, len(data)):
+                return await store.get(key)
+            meta = now
+        return data, meta
 
     def keep(self, meta: ObjectMeta, data: bytes) -> bool:
         """Keep an object that came whole for those who will read it; tell whether that helps them."""
         if meta.version is None or self.direct or len(data) != meta.size:
             return False
-        self.cache.put((meta.key, meta.version, _WHOLE), data)
+        self.cache.put((meta.key, meta.version, WHOLE), data)
+        if self.disk is not None:
+            self.disk.keep(meta, {WHOLE: data})
         return True
 
     def holds(self, meta: ObjectMeta) -> bool:
         """Whether this version of an object is here as a whole."""
-        return meta.version is not None and (meta.key, meta.version, _WHOLE) in self.cache
+        return meta.version is not None and (meta.key, meta.version, WHOLE) in self.cache
 
 
 class _VersionReader(ObjectReader):
@@ -174,7 +212,7 @@ class Reader:
         if self._pool.direct or self.meta.version is None:
             return await self._fetch(offset, size)
         if self._comes_whole(offset):
-            whole = (await self._blocks(range(_WHOLE, _WHOLE + 1)))[_WHOLE]
+            whole = (await self._blocks(range(WHOLE, WHOLE + 1)))[WHOLE]
             return whole[offset : offset + size]
         self._follow(offset, size)
         first, last = offset // BLOCK_SIZE, (offset + size - 1) // BLOCK_SIZE
@@ -184,8 +222,19 @@ class Reader:
             return blocks[first][start : start + size]
         return b"".join(blocks[index] for index in range(first, last + 1))[start : start + size]
 
+    def read_now(self, offset: int, size: int) -> bytes | None:
+        """Return the same if the store has it at hand, else None."""
+        size = max(0, min(size, self.meta.size - offset))
+        if not self._pool.direct:
+            return None
+        data = self._source.read_now(offset, size) if size else b""
+        return data if data is not None and len(data) == size else None
+
     async def aclose(self) -> None:
         """Let go of the object."""
+        if self._pool.direct:  # nothing is waited for
+            await self._source.aclose()
+            return
         for flight in list(self._ahead):
             flight.scope.cancel()
         with trio.CancelScope(shield=True):
@@ -201,7 +250,7 @@ class Reader:
     def _comes_whole(self, offset: int) -> bool:
         """Whether a read is best answered from the whole object."""
         untouched, self._untouched = self._untouched, False
-        whole = self._id(_WHOLE)
+        whole = self._id(WHOLE)
         if self.meta.size <= SMALL_OBJECT or whole in self._pool.cache or whole in self._pool.in_flight:
             return True
         kept_for_long = self.meta.size <= min(WHOLE_OBJECT, self._pool.cache.limit // 4)
@@ -221,7 +270,7 @@ class Reader:
 
     def _span(self, blocks: range) -> tuple[int, int]:
         """Return where blocks begin, and how many bytes they have."""
-        if blocks.start == _WHOLE:
+        if blocks.start == WHOLE:
             return 0, self.meta.size
         start = blocks.start * BLOCK_SIZE
         return start, min(blocks.stop * BLOCK_SIZE, self.meta.size) - start
@@ -264,7 +313,7 @@ class Reader:
 
     def _lengthened(self, run: range, wanted: range) -> range:
         """Return the last missing run with what probably follows it, where nothing else reads ahead."""
-        if run.stop != wanted.stop or run.start == _WHOLE:
+        if run.stop != wanted.stop or run.start == WHOLE:
             return run
         most = min(self._window, LARGEST_RUN * 4) // BLOCK_SIZE
         end, stop = run.stop, min(run.start + most, -(-self.meta.size // BLOCK_SIZE))
@@ -274,7 +323,7 @@ class Reader:
 
     def _read_ahead(self, after: int) -> None:
         """Begin to fetch what of the window is not fetched yet, in runs worth a request."""
-        if not self._window or after == _WHOLE + 1 or not self._pool.background.running:
+        if not self._window or after == WHOLE + 1 or not self._pool.background.running:
             return
         pool = self._pool
         count = -(-self.meta.size // BLOCK_SIZE)
@@ -326,14 +375,10 @@ class Reader:
     async def _fly(self, flight: Flight) -> None:
         """Fetch what was announced; whether it came stands in the flight."""
         try:
-            data = await self._fetch(*self._span(flight.blocks))
-            if flight.blocks.start == _WHOLE:
-                flight.data = {_WHOLE: data}
-            else:
-                flight.data = {
-                    index: data[at * BLOCK_SIZE : (at + 1) * BLOCK_SIZE]
-                    for at, index in enumerate(flight.blocks)
-                }
+            flight.data = await self._from_disk(flight.blocks)
+            missing = [index for index in flight.blocks if index not in flight.data]
+            if missing:
+                flight.data |= await self._from_store(range(missing[0], missing[-1] + 1))
             for index, block in flight.data.items():
                 self._pool.cache.put(self._id(index), block)
         except StoreError as error:
@@ -342,6 +387,30 @@ class Reader:
             for index in flight.blocks:
                 del self._pool.in_flight[self._id(index)]
             flight.landed.set()
+
+    async def _from_disk(self, blocks: range) -> dict[int, bytes]:
+        """Return those of some blocks that are on disk."""
+        if self._pool.disk is None:
+            return {}
+        found = await self._pool.disk.blocks(self.meta, blocks)
+        return {i: data for i, data in found.items() if len(data) == self._span(range(i, i + 1))[1]}
+
+    async def _from_store(self, blocks: range) -> dict[int, bytes]:
+        """Fetch blocks, and keep them on disk."""
+        disk = self._pool.disk
+        try:
+            data = await self._fetch(*self._span(blocks))
+        except (NotFound, Precondition):
+            if disk is not None:
+                disk.forget(self.meta.key)
+            raise
+        if blocks.start == WHOLE:
+            came = {WHOLE: data}
+        else:
+            came = {i: data[at * BLOCK_SIZE : (at + 1) * BLOCK_SIZE] for at, i in enumerate(blocks)}
+        if disk is not None:
+            disk.keep(self.meta, came)
+        return came
 
     async def _fetch(self, start: int, size: int) -> bytes:
         async def fetch() -> bytes:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ from stores.meta import Body, ObjectMeta
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
 
-__all__ = ["DELETED", "StagedObject", "Staging"]
+__all__ = ["DELETED", "StagedObject", "Staging", "close_body", "digest_of"]
 
 DELETED = b""
 """In place of a digest: what was sent was no content but a deletion."""
@@ -268,14 +269,21 @@ class StagedObject:
         spool = self._the_spool()
         return await _in_thread(_open_again, spool.fileno())
 
+    async def digest(self) -> bytes:
+        """Return what tells the content from any other."""
+        body = await self.body()
+        try:
+            return await digest_of(body)
+        finally:
+            close_body(body)
+
     async def save(self, path: Path) -> None:
         """Write the content to a new file of the caller's own, readable by the owner only."""
         body = await self.body()
         try:
             await _in_thread(_save, path, body)
         finally:
-            if not isinstance(body, (bytes, bytearray, memoryview)):
-                body.close()
+            close_body(body)
 
     async def keep(self, path: Path) -> None:
         """Make the content last, as the new file `path`, until it is changed or dropped.
@@ -394,6 +402,30 @@ class StagedObject:
             assert self.kept_as is not None
             self._spool = self.kept_as.open("rb", buffering=0)
         return self._spool
+
+
+async def digest_of(body: Body) -> bytes:
+    """Return what tells a content from any other."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        if len(body) <= _SMALL:
+            return hashlib.sha256(body).digest()
+        return await _in_thread(lambda: hashlib.sha256(body).digest())
+    return await _in_thread(_digest_of_file, body)
+
+
+def close_body(body: Body) -> None:
+    """Close a content if it is a file."""
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        body.close()
+
+
+def _digest_of_file(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while part := file.read(8 * _STEP):
+        digest.update(part)
+    file.seek(0)
+    return digest.digest()
 
 
 async def _in_thread(function: Callable[[*Args], Result], *arguments: *Args) -> Result:

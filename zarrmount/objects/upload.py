@@ -19,14 +19,15 @@ import dataclasses
 import hashlib
 import logging
 import random
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import trio
 
 from stores.base import Store
 from stores.errors import AlreadyExists, NotFound, Precondition, StoreError, Unavailable, Unsupported
 from stores.meta import AttributeChange, Body, ObjectMeta
-from zarrmount.objects.staging import DELETED
+from zarrmount.objects.staging import DELETED, close_body, digest_of
 
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
@@ -38,8 +39,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
-_SMALL = 64 << 10
 _STEP = 8 << 20
+_MOST_CHANGES = 5
+"""How often something else may be there than a moment ago, before it is replaced on no condition."""
 _SLOWEST = 1 << 20
 """Bytes for which an upload is given another second."""
 
@@ -64,7 +66,7 @@ class _Order:
     exclusive : bool
         Made with O_EXCL: whoever came first has it.
     anyway : bool
-        On no condition.
+        Whatever else is there is to be replaced, too.
     sent : set of bytes
         Digests of what was sent under the key and not acknowledged (see `StagedObject`).
     """
@@ -160,8 +162,7 @@ class Uploader:
             return await self._put_until_stored(order, content)
         finally:
             self.retrying.pop(order.key, None)
-            if not isinstance(content.body, (bytes, bytearray, memoryview)):
-                content.body.close()
+            close_body(content.body)
 
     async def _put_until_stored(self, order: _Order, content: _Content) -> ObjectMeta:
         """Put until the store has it, or says no, or the time is over."""
@@ -175,33 +176,26 @@ class Uploader:
                     last = error
                     self.retrying[order.key] = error.message
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
-                order.sent.add(await _digest(content.body))
+                order.sent.add(await digest_of(content.body))
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
                 pause = min(2 * pause, _LONGEST_PAUSE)
         with trio.CancelScope(shield=True):
-            order.sent.add(await _digest(content.body))
+            order.sent.add(await digest_of(content.body))
         reason = last.message if last is not None else "the store did not answer"
         raise Unavailable(f"not stored within {seconds:g} s: {reason}", key=order.key) from last
 
     async def _put(self, order: _Order, content: _Content, replaces: ObjectMeta | None) -> ObjectMeta:
-        """Put once, on the strictest condition that the store can check."""
-        key, body, attributes = order.key, content.body, content.attributes
-        version = replaces.version if replaces is not None else None
-        creates = replaces is None and not order.anyway and self._can_create_only
+        """Put in the place of one version, or of none; look who came first if it is not there."""
+        key, body = order.key, content.body
         try:
-            if version is not None and not order.anyway and self._can_replace_only:
-                return await self._store.put(key, body, if_version=version, attributes=attributes)
-            if creates:
-                return await self._store.put(key, body, if_absent=True, attributes=attributes)
-        except Unsupported as error:
-            log.warning("the store refuses conditional puts (%s): not all other writers are noticed", error)
-            self._can_create_only = self._can_create_only and not creates
-            self._can_replace_only = self._can_replace_only and creates
+            return await self._put_if(key, content, replaces)
         except (Precondition, AlreadyExists, NotFound) as error:
+            if order.anyway:
+                return await self._put_over(key, content)
             found = await self._found(key) if order.sent or not order.exclusive else None
             if found is not None:
                 digest, meta = found
-                if digest == await _digest(body):
+                if digest == await digest_of(body):
                     return meta
                 if digest in order.sent and meta.version is not None:
                     return await self._put(order, content, meta)
@@ -210,6 +204,36 @@ class Uploader:
             if isinstance(error, AlreadyExists) and order.exclusive:
                 raise
             raise Precondition("somebody else stored or deleted it since it was opened", key=key) from error
+
+    async def _put_over(self, key: str, content: _Content) -> ObjectMeta:
+        """Put in the place of whatever is there now.
+
+        That is a condition, too: a copy of the request that arrives late, after the answer to
+        another one, must not replace what was stored since.
+        """
+        for _ in range(_MOST_CHANGES):
+            try:
+                there = await self._store.head(key)
+            except NotFound:
+                there = None
+            with suppress(Precondition, AlreadyExists, NotFound):
+                return await self._put_if(key, content, there)
+        return await self._store.put(key, content.body, attributes=content.attributes)
+
+    async def _put_if(self, key: str, content: _Content, replaces: ObjectMeta | None) -> ObjectMeta:
+        """Put on the strictest condition that the store can check."""
+        body, attributes = content.body, content.attributes
+        version = replaces.version if replaces is not None else None
+        creates = replaces is None and self._can_create_only
+        try:
+            if version is not None and self._can_replace_only:
+                return await self._store.put(key, body, if_version=version, attributes=attributes)
+            if creates:
+                return await self._store.put(key, body, if_absent=True, attributes=attributes)
+        except Unsupported as error:
+            log.warning("the store refuses conditional puts (%s): not all other writers are noticed", error)
+            self._can_create_only = self._can_create_only and not creates
+            self._can_replace_only = self._can_replace_only and creates
         return await self._store.put(key, body, attributes=attributes)
 
     async def _found(self, key: str) -> tuple[bytes, ObjectMeta] | None:
@@ -228,20 +252,3 @@ class Uploader:
         finally:
             await reader.aclose()
         return digest.digest(), reader.meta
-
-
-async def _digest(body: Body) -> bytes:
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        if len(body) <= _SMALL:
-            return hashlib.sha256(body).digest()
-        return await trio.to_thread.run_sync(lambda: hashlib.sha256(body).digest())
-    return await trio.to_thread.run_sync(_digest_of_file, body)
-
-
-def _digest_of_file(file: BinaryIO) -> bytes:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while part := file.read(_STEP):
-        digest.update(part)
-    file.seek(0)
-    return digest.digest()

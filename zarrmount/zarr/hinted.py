@@ -132,11 +132,26 @@ class HintedStore(Store):
                 return
             array_path, array = above
             entries = _chunk_level(array, prefix[len(array_path) + 1 if array_path else 0 :])
+        first = 0
         while page := list(itertools.islice(entries, _PAGE)):
             yield ListPage(
                 tuple(ObjectMeta(join(prefix, name), 0) for name, is_prefix in page if not is_prefix),
                 tuple(PrefixMeta(join(prefix, name)) for name, is_prefix in page if is_prefix),
+                first_index=first,
             )
+            first += len(page)
+
+    def name_at(self, prefix: str, index: int) -> str:
+        """Return the name of a chunk, or of a directory of chunks, by its place in the grid."""
+        node = self._nodes.get(prefix)
+        path, array = (
+            (prefix, node) if isinstance(node, ArrayMeta) else self._array_above(prefix) or ("", None)
+        )
+        assert isinstance(array, ArrayMeta)  # else the listing had no such pages
+        keys, inside = array.chunk_keys, prefix[len(path) + 1 if path else 0 :]
+        if keys.separator != "/":
+            return keys.encode(_coordinates(index, array.grid_shape or ()))
+        return "c" if keys.name == "default" and not inside else str(index)
 
     async def _node_page(self, path: str, node: Node) -> ListPage:
         """Return the metadata documents of a node that are there, and the nodes known below it."""
