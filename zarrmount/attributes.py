@@ -55,7 +55,7 @@ def attributes_of(inode: Inode, settings: TreeSettings, started_ns: int) -> Attr
         mtime = found.mtime_ns if found is not None else None
     if mtime is None:
         mtime = started_ns
-    atime = inode.atime_ns
+    atime, ctime = inode.atime_ns, inode.ctime_ns
     if posix is None:
         nlink, rdev = 1, 0
         uid, gid = settings.owner
@@ -64,6 +64,7 @@ def attributes_of(inode: Inode, settings: TreeSettings, started_ns: int) -> Attr
         uid = posix.uid if settings.uid is None else settings.uid
         gid = posix.gid if settings.gid is None else settings.gid
         atime = posix.atime_ns if atime is None else atime
+        ctime = posix.ctime_ns if staged is None else ctime
     if inode.uid is not None and settings.uid is None:
         uid = inode.uid
     if inode.gid is not None and settings.gid is None:
@@ -79,7 +80,7 @@ def attributes_of(inode: Inode, settings: TreeSettings, started_ns: int) -> Attr
         blocks=posix.blocks if posix is not None and staged is None else -(-size // BLOCK),
         atime_ns=mtime if atime is None else atime,
         mtime_ns=mtime,
-        ctime_ns=posix.ctime_ns if posix is not None and staged is None else inode.ctime_ns,
+        ctime_ns=mtime if ctime is None else ctime,
     )
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from stores.base import Store
 from zarrmount.background import Background
 from zarrmount.handles import HandleTable
-from zarrmount.inodes import InodeTable
+from zarrmount.inode_table import InodeTable
 from zarrmount.locks import SharedLock
 from zarrmount.lookups import Lookups
 from zarrmount.namespace import Namespace

@@ -173,7 +173,7 @@ class Files:
             except (NotFound, Precondition) as error:
                 # Was it renamed, removed or stored anew here, while it was being read?
                 async with self._c.shape.shared(), inode.lock:
-                    if inode.staged is None and inode.key == key and inode.meta is meta:
+                    if inode.staged is None and inode.key == key and inode.meta == meta:
                         raise _stale(error, key) from error
         return await inode.staged.read(offset, size)
 

@@ -1,38 +1,34 @@
-"""The inode table: what the kernel holds a number for.
+"""One file or directory that is known here.
 
-1. The kernel counts its references (lookup count) and we must keep an inode
-   for as long as it holds one, or it is open, dirty, or has children here.
-2. A number is never used again, so that a late request cannot hit a stranger.
-3. An inode does not store its key: the key follows from the chain of parents,
+1. An inode does not store its key: the key follows from the chain of parents,
    so that renaming a directory of a million files is one step.
-4. Everything here is synchronous: between two ``await`` of anybody the table
-   is consistent (see `InodeTable.check_invariants`).
+2. There may be a million: what few of them have takes no room in the others,
+   and what the store said of those that nobody uses can be packed.
 """
 
 from __future__ import annotations
 
 import enum
 import stat
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
 from stores.meta import ObjectMeta, PosixAttributes, PrefixMeta
+from zarrmount.packed import pack, unpack
 
 if TYPE_CHECKING:
     from zarrmount.handles import FileHandle
     from zarrmount.objects.staging import StagedObject
 
-__all__ = ["NO_VERSION", "ROOT_INODE", "Inode", "InodeTable", "Kind"]
+__all__ = ["NO_CHILDREN", "NO_VERSION", "Inode", "Kind"]
 
-ROOT_INODE = 1
 NO_VERSION = ""
-_NO_CHILDREN: dict[str, Inode] = {}
+NO_CHILDREN: dict[str, Inode] = {}
 """Of everything that is no directory."""
 _NO_HANDLES: frozenset[FileHandle] = frozenset()
+
+Value = TypeVar("Value")
 
 
 class Kind(enum.Enum):
@@ -51,6 +47,38 @@ class Kind(enum.Enum):
         if stat.S_ISDIR(mode):
             return cls.DIRECTORY
         return cls.SYMLINK if stat.S_ISLNK(mode) else cls.SPECIAL
+
+
+class _Rare(Generic[Value]):
+    """An attribute of which most inodes have the usual value."""
+
+    def __init__(self, usual: Value) -> None:
+        self._usual = usual
+
+    def __set_name__(self, owner: type[Inode], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, inode: None, owner: type[Inode]) -> _Rare[Value]: ...
+    @overload
+    def __get__(self, inode: Inode, owner: type[Inode]) -> Value: ...
+    def __get__(self, inode: Inode | None, owner: type[Inode]) -> Value | _Rare[Value]:
+        if inode is None:
+            return self
+        rare = inode._rare
+        value: Value = self._usual if rare is None else rare.get(self._name, self._usual)
+        return value
+
+    def __set__(self, inode: Inode, value: Value) -> None:
+        rare = inode._rare
+        if value is not self._usual:
+            if rare is None:
+                rare = inode._rare = {}
+            rare[self._name] = value
+        elif rare is not None:
+            rare.pop(self._name, None)
+            if not rare:
+                inode._rare = None
 
 
 class Inode:
@@ -101,36 +129,37 @@ class Inode:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_changes",
-        "_lock",
-        "atime_ns",
+        "_found",
+        "_rare",
         "children",
-        "ctime_ns",
-        "exclusive",
         "expires",
-        "explicit_times",
-        "gid",
-        "going",
         "handles",
-        "kept",
         "kind",
         "lookups",
-        "meta",
-        "mode",
-        "mtime_ns",
         "name",
         "number",
         "pages_version",
         "parent",
         "pins",
-        "prefix",
-        "replaced",
         "staged",
-        "uid",
         "unlinked",
-        "upload_error",
     )
+
+    kept = _Rare[bool](usual=False)
+    exclusive = _Rare[bool](usual=False)
+    explicit_times = _Rare[bool](usual=False)
+    replaced = _Rare[bool](usual=False)
+    upload_error = _Rare[BaseException | None](None)
+    going = _Rare[trio.Event | None](None)
+    _lock = _Rare[trio.Lock | None](None)
+    _changes = _Rare[trio.Lock | None](None)
+    # What the store cannot hold, or has not been told yet; None: as the store or the mount says.
+    mode = _Rare[int | None](None)
+    uid = _Rare[int | None](None)
+    gid = _Rare[int | None](None)
+    atime_ns = _Rare[int | None](None)
+    mtime_ns = _Rare[int | None](None)
+    ctime_ns = _Rare[int | None](None)
 
     def __init__(self, number: int, parent: Inode | None, name: str, kind: Kind) -> None:
         self.number = number
@@ -139,29 +168,44 @@ class Inode:
         self.kind = kind
         self.lookups = 0
         self.pins = 0
-        self.children: dict[str, Inode] = {} if kind is Kind.DIRECTORY else _NO_CHILDREN
-        self.meta: ObjectMeta | None = None
-        self.prefix: PrefixMeta | None = None
+        self.children: dict[str, Inode] = {} if kind is Kind.DIRECTORY else NO_CHILDREN
         self.expires = 0.0
         self.staged: StagedObject | None = None
-        self.exclusive = False
-        self.explicit_times = False
-        self.kept = False
         self.unlinked = False
-        self.replaced = False
-        self.upload_error: BaseException | None = None
         self.handles: set[FileHandle] | frozenset[FileHandle] = _NO_HANDLES
         self.pages_version: str | None = None
-        self.going: trio.Event | None = None
-        self._lock: trio.Lock | None = None
-        self._changes: trio.Lock | None = None
-        # What the store cannot hold, or has not been told yet; None: as the store or the mount says.
-        self.mode: int | None = None
-        self.uid: int | None = None
-        self.gid: int | None = None
-        self.atime_ns: int | None = None
-        self.mtime_ns: int | None = None
-        self.ctime_ns: int = time.time_ns()
+        self._found: ObjectMeta | PrefixMeta | bytes | None = None
+        self._rare: dict[str, Any] | None = None
+
+    @property
+    def meta(self) -> ObjectMeta | None:
+        """See above."""
+        found = self._found
+        if isinstance(found, bytes):
+            return unpack(found, self.key)
+        return found if isinstance(found, ObjectMeta) else None
+
+    @meta.setter
+    def meta(self, meta: ObjectMeta | None) -> None:
+        self._found = meta
+
+    @property
+    def prefix(self) -> PrefixMeta | None:
+        """See above."""
+        return self._found if isinstance(self._found, PrefixMeta) else None
+
+    @prefix.setter
+    def prefix(self, prefix: PrefixMeta | None) -> None:
+        self._found = prefix
+
+    def pack(self) -> None:
+        """Let what the store said of a file take less room, and more time to look at."""
+        if isinstance(self._found, ObjectMeta) and self._found.key == self.key:
+            self._found = pack(self._found)
+
+    def unpack(self) -> None:
+        """Undo that, also because its key is going to change."""
+        self._found = self.meta or self.prefix
 
     @property
     def key(self) -> str:
@@ -205,6 +249,7 @@ class Inode:
         if isinstance(self.handles, set):
             self.handles.add(handle)
         else:
+            self.unpack()
             self.handles = {handle}
 
     def remove_handle(self, handle: FileHandle) -> None:
@@ -265,160 +310,3 @@ class Inode:
 
     def __repr__(self) -> str:
         return f"<Inode {self.number} {self.kind.name.lower()} {self.key!r}>"
-
-
-class InodeTable:
-    """All live inodes, by number and by name.
-
-    Attributes
-    ----------
-    on_drop : callable or None
-        Called with the number of each inode that is dropped.
-    """
-
-    def __init__(self) -> None:
-        self.root = Inode(ROOT_INODE, None, "", Kind.DIRECTORY)
-        self.root.kept = True
-        self._by_number: dict[int, Inode] = {ROOT_INODE: self.root}
-        self._next = ROOT_INODE + 1
-        self.on_drop: Callable[[int], None] | None = None
-
-    def __len__(self) -> int:
-        return len(self._by_number)
-
-    def __iter__(self) -> Iterator[Inode]:
-        return iter(list(self._by_number.values()))
-
-    def get(self, number: int) -> Inode:
-        """Return the inode of a number; KeyError for one that the kernel cannot know."""
-        return self._by_number[number]
-
-    def find(self, number: int) -> Inode | None:
-        """Return the inode of a number, or None when it is gone."""
-        return self._by_number.get(number)
-
-    def add(self, parent: Inode, name: str, kind: Kind) -> Inode:
-        """Make the inode of a name, in place of what had the name until now."""
-        assert parent.is_dir
-        old = parent.children.get(name)
-        if old is not None:
-            self.detach(old)
-        inode = Inode(self._next, parent, name, kind)
-        self._next += 1
-        self._by_number[inode.number] = inode
-        parent.children[name] = inode
-        return inode
-
-    def plant(self, key: str) -> Inode:
-        """Make the inode of a file, and those of the directories above it that have none yet."""
-        *above, name = key.split("/")
-        directory = self.root
-        for part in above:
-            below = directory.children.get(part)
-            directory = (
-                below if below is not None and below.is_dir else self.add(directory, part, Kind.DIRECTORY)
-            )
-        return self.add(directory, name, Kind.FILE)
-
-    def detach(self, inode: Inode) -> None:
-        """Take an inode off its name; it lives on for whoever holds it.  What is below goes with it."""
-        parent = inode.parent
-        for child in list(inode.children.values()):
-            self.detach(child)
-        if parent is not None and parent.children.get(inode.name) is inode:
-            del parent.children[inode.name]
-        inode.unlinked = True
-        inode.kept = False
-        inode.parent = None
-        self.collect(inode)
-        if parent is not None:
-            self.collect(parent)
-
-    def move(self, inode: Inode, parent: Inode, name: str) -> None:
-        """Hang an inode elsewhere, in place of what had the name until now."""
-        old = parent.children.get(name)
-        if old is inode:
-            return
-        if old is not None:
-            self.detach(old)
-        before = inode.parent
-        if before is not None:
-            del before.children[inode.name]
-        inode.parent = parent
-        inode.name = name
-        parent.children[name] = inode
-        if before is not None:
-            self.collect(before)
-
-    def exchange(self, one: Inode, other: Inode) -> None:
-        """Let two inodes change places."""
-        assert one.parent is not None
-        assert other.parent is not None
-        one.parent, other.parent = other.parent, one.parent
-        one.name, other.name = other.name, one.name
-        one.parent.children[one.name] = one
-        other.parent.children[other.name] = other
-
-    def forget(self, inode: Inode, count: int) -> None:
-        """Take back `count` references of the kernel's."""
-        if count > inode.lookups:
-            raise ValueError(f"{inode!r}: {count} references taken back of {inode.lookups}")
-        inode.lookups -= count
-        self.collect(inode)
-
-    @contextmanager
-    def hold(self, inode: Inode) -> Iterator[Inode]:
-        """Keep an inode for the time of a call, whoever forgets it meanwhile."""
-        inode.pins += 1
-        try:
-            yield inode
-        finally:
-            inode.pins -= 1
-            self.collect(inode)
-
-    def collect(self, inode: Inode | None) -> None:
-        """Drop an inode that nothing holds, and then the directories above that held only it."""
-        while inode is not None and inode.number != ROOT_INODE and not _is_held(inode):
-            parent = inode.parent
-            if parent is not None and parent.children.get(inode.name) is inode:
-                del parent.children[inode.name]
-            if inode.staged is not None:
-                inode.staged.close()
-                inode.staged = None
-            inode.parent = None
-            dropped = self._by_number.pop(inode.number, None)
-            if dropped is not None and self.on_drop is not None:
-                self.on_drop(inode.number)
-            inode = parent
-
-    def dirty(self) -> list[Inode]:
-        """Return the inodes that hold bytes which the store has not acknowledged."""
-        return [inode for inode in self if inode.dirty and not inode.unlinked]
-
-    def check_invariants(self) -> None:
-        """Assert what must hold between any two steps (used by tests)."""
-        assert not _NO_CHILDREN
-        for number, inode in self._by_number.items():
-            assert number == inode.number < self._next
-            assert inode.lookups >= 0
-            assert inode.number == ROOT_INODE or _is_held(inode), inode
-            if inode.parent is None:
-                assert inode.number == ROOT_INODE or inode.unlinked
-            else:
-                assert inode.parent.children[inode.name] is inode
-                assert self._by_number[inode.parent.number] is inode.parent
-            for name, child in inode.children.items():
-                assert child.name == name
-                assert child.parent is inode
-                assert self._by_number[child.number] is child
-
-
-def _is_held(inode: Inode) -> bool:
-    return bool(
-        inode.lookups
-        or inode.pins
-        or inode.handles
-        or inode.children
-        or inode.kept
-        or (inode.dirty and not inode.unlinked)
-    )

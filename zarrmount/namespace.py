@@ -33,7 +33,8 @@ from stores.errors import NotFound, StoreError, Unavailable
 from stores.keys import join, unusable_name
 from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
 from zarrmount.errors import deadline, patiently
-from zarrmount.inodes import Inode, InodeTable, Kind
+from zarrmount.inode_table import InodeTable
+from zarrmount.inodes import Inode, Kind
 from zarrmount.listings import LARGEST_LISTING, UNSURE, Begun, Found, Listing, Listings, Unsure
 from zarrmount.lookups import Known, Lookups, Told
 from zarrmount.settings import TreeSettings
@@ -338,14 +339,17 @@ class Namespace:
 
     def absorb_object(self, inode: Inode, meta: ObjectMeta) -> None:
         """Take over what the store said of a file."""
-        if inode.meta is None or inode.meta.version != meta.version:
+        known = inode.meta
+        if known is None or known.version != meta.version:
             inode.forget_local_attributes()
-            inode.ctime_ns = meta.mtime_ns or inode.ctime_ns
+            inode.ctime_ns = None
             version, change = self._remembered.get(meta.key, (None, None))
             if change is not None and version == meta.version:
                 inode.mode, inode.uid, inode.gid = change.mode, change.uid, change.gid
                 inode.atime_ns, inode.mtime_ns = change.atime_ns, change.mtime_ns
         inode.meta = meta
+        if self._table.is_large and not inode.handles:
+            inode.pack()
 
     def remember_attributes(self, inode: Inode) -> None:
         """Remember what was set of a stored file that the store itself cannot hold."""

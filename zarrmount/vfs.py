@@ -34,7 +34,8 @@ from zarrmount.dirstream import DirStream, Entry
 from zarrmount.errors import deadline, os_error
 from zarrmount.files import Files
 from zarrmount.handles import DirHandle, FileHandle, HandleTable
-from zarrmount.inodes import NO_VERSION, Inode, InodeTable, Kind
+from zarrmount.inode_table import InodeTable
+from zarrmount.inodes import NO_VERSION, Inode, Kind
 from zarrmount.locks import SharedLock
 from zarrmount.lookups import Lookups
 from zarrmount.namespace import Namespace

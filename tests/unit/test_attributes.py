@@ -63,9 +63,14 @@ async def test_the_staged_size_counts(tmp_path: Path) -> None:
     inode = file(ObjectMeta("a", 5, 9, "v", POSIX))
     inode.staged = Staging(tmp_path).new()
     await inode.staged.write(0, b"x" * 1000)
+    inode.ctime_ns = 23
     shown = show(inode)
     assert (shown.size, shown.blocks) == (1000, 2)
-    assert shown.ctime_ns == inode.ctime_ns
+    assert shown.ctime_ns == 23
+
+
+def test_without_a_time_of_change_it_is_that_of_the_bytes() -> None:
+    assert show(file(ObjectMeta("a", 5, 9, "v"))).ctime_ns == 9
 
 
 def test_an_unlinked_file_has_no_links() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zarrmount.handles import HandleTable
-from zarrmount.inodes import InodeTable, Kind
+from zarrmount.inode_table import InodeTable
+from zarrmount.inodes import Kind
 
 
 def test_a_handle_holds_its_inode_until_it_is_closed() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zarrmount.inodes import ROOT_INODE, Inode, InodeTable, Kind
+from zarrmount.inode_table import ROOT_INODE, InodeTable
+from zarrmount.inodes import Inode, Kind
 from zarrmount.objects.staging import Staging
 
 

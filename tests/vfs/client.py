@@ -15,7 +15,8 @@ from stores.errors import NotFound
 from zarrmount.cache.disk import DiskCache
 from zarrmount.errors import errno_of
 from zarrmount.handles import FileHandle
-from zarrmount.inodes import ROOT_INODE, Inode
+from zarrmount.inode_table import ROOT_INODE
+from zarrmount.inodes import Inode
 from zarrmount.objects.journal import Journal
 from zarrmount.settings import TreeSettings
 from zarrmount.vfs import Vfs

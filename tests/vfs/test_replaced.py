@@ -11,7 +11,7 @@ from client import Client, failure
 from fake_store import LOCAL_LIKE, S3_LIKE, FakeStore
 
 from stores.meta import Capabilities
-from zarrmount.inodes import ROOT_INODE
+from zarrmount.inode_table import ROOT_INODE
 
 PROFILES = pytest.mark.parametrize("profile", [S3_LIKE, LOCAL_LIKE], ids=["s3", "local"])
 
