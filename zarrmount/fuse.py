@@ -27,6 +27,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, Setatt
 from stores.errors import NotFound
 from stores.meta import AttributeChange
 from zarrmount.attributes import PREFERRED_IO
+from zarrmount.dirents import NameEntries
 from zarrmount.errors import errno_of, is_expected
 from zarrmount.handles import FileHandle
 from zarrmount.inodes import Inode, Kind
@@ -102,6 +103,7 @@ class FuseOperations(pyfuse3.Operations):
         self._vfs = vfs
         self._connected = connected
         self.in_progress = 0
+        self._names = NameEntries(EntryAttributes)
 
     async def serve(self, most_requests: int) -> None:
         """Answer the kernel's requests, at most so many at once, until the mount ends."""
@@ -280,10 +282,15 @@ class FuseOperations(pyfuse3.Operations):
             if entry is None:
                 return
             position += 1
+            name = os.fsencode(entry.name)
+            only_name = self._names.entry(mode) if (mode := self._vfs.only_named(fh, entry)) else None
+            if only_name is not None:
+                if not pyfuse3.readdir_reply(token, name, only_name, position):
+                    return
+                continue
             inode_or_none = self._vfs.entry_inode(fh, entry)
             if inode_or_none is None:
                 continue
-            name = os.fsencode(entry.name)
             if not pyfuse3.readdir_reply(token, name, self._entry(inode_or_none), position):
                 self._vfs.drop_entry(inode_or_none)
                 return

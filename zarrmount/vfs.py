@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import stat
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -23,7 +24,7 @@ import trio
 from stores.base import Store
 from stores.errors import InvalidKey, NotFound, ReadOnly, StoreError, Unavailable
 from stores.keys import MAX_NAME_BYTES, join, unusable_name
-from stores.meta import AttributeChange, Usage
+from stores.meta import AttributeChange, PrefixMeta, Usage
 from zarrmount.attribute_changes import AttributeChanges
 from zarrmount.attributes import Attributes, attributes_of
 from zarrmount.background import Background
@@ -342,6 +343,17 @@ class Vfs:
             return self._c.namespace.absorb(handle.inode, name, found, expires)
         # Something came or went here since: what the listing said of it may be history.
         return known or self._c.namespace.absorb(handle.inode, name, found, 0.0)
+
+    def only_named(self, handle_number: int, entry: Entry) -> int:
+        """Return the kind (``S_IFMT``) of an entry that could be there and was not asked for; else 0."""
+        handle = self._dir_handle(handle_number)
+        if entry.found is None or not self._c.store.listings_are_hints:
+            return 0
+        if entry.name in handle.inode.children or handle.inode.unlinked:
+            return 0
+        if isinstance(entry.found, PrefixMeta):
+            return stat.S_IFDIR
+        return stat.S_IFREG if entry.found.version is None else 0
 
     def drop_entry(self, inode: Inode) -> None:
         """Take note that the kernel did not take an entry's inode."""
