@@ -15,35 +15,41 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import trio
 
 from stores.errors import NoSpace
 from stores.meta import Body, ObjectMeta
+from zarrmount.objects.spool import (
+    close_body,
+    copy_start,
+    digest_of,
+    give_name,
+    in_thread,
+    open_again,
+    read_fully,
+    save_body,
+    write_fully,
+    write_or_trim,
+)
 
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
 
-__all__ = ["DELETED", "StagedObject", "Staging", "close_body", "digest_of"]
+__all__ = ["DELETED", "StagedObject", "Staging"]
 
 DELETED = b""
 """In place of a digest: what was sent was no content but a deletion."""
 
 _SMALL = 64 * 1024
-_STEP = 1 << 20
 _STALLED = 1.0
 """Seconds without any room being made, after which one file may go past the budget."""
-
-Args = TypeVarTuple("Args")
-Result = TypeVar("Result")
 
 
 class Staging:
@@ -220,7 +226,7 @@ class StagedObject:
         size = max(0, min(size, self.size - offset))
         self._reading += 1
         try:
-            return await _in_thread(_read_fully, spool.fileno(), offset, size)
+            return await in_thread(read_fully, spool.fileno(), offset, size)
         finally:
             self._reading -= 1
             self._close_if_idle()
@@ -243,7 +249,7 @@ class StagedObject:
                 self._grow(end)
                 self._memory[offset:end] = data
             else:
-                await _in_thread(_write_or_trim, self._the_spool().fileno(), offset, data, self.size)
+                await in_thread(write_or_trim, self._the_spool().fileno(), offset, data, self.size)
             self._resize(max(self.size, end))
             self._touch()
 
@@ -258,7 +264,7 @@ class StagedObject:
                     del self._memory[size:]
                 self._grow(size)
             else:
-                await _in_thread(os.ftruncate, self._the_spool().fileno(), size)
+                await in_thread(os.ftruncate, self._the_spool().fileno(), size)
             self._resize(size)
             self._touch()
 
@@ -267,7 +273,7 @@ class StagedObject:
         if self._memory is not None:
             return bytes(self._memory)
         spool = self._the_spool()
-        return await _in_thread(_open_again, spool.fileno())
+        return await in_thread(open_again, spool.fileno())
 
     async def digest(self) -> bytes:
         """Return what tells the content from any other."""
@@ -281,7 +287,7 @@ class StagedObject:
         """Write the content to a new file of the caller's own, readable by the owner only."""
         body = await self.body()
         try:
-            await _in_thread(_save, path, body)
+            await in_thread(save_body, path, body)
         finally:
             close_body(body)
 
@@ -299,7 +305,7 @@ class StagedObject:
             named = False
             try:
                 if self._spool is not None and not self._spool_is_kept:
-                    named = await _in_thread(_name, self._spool.fileno(), path)
+                    named = await in_thread(give_name, self._spool.fileno(), path)
                 if not named:
                     await self.save(path)
             except BaseException:
@@ -360,9 +366,9 @@ class StagedObject:
     async def _stop_keeping(self, size: int) -> None:
         """Leave the file alone that holds the content (`size` bytes of it are wanted): it may be needed."""
         if self._spool_is_kept:
-            spool = await _in_thread(self._staging.open_spool)
+            spool = await in_thread(self._staging.open_spool)
             try:
-                await _in_thread(_copy, self._the_spool().fileno(), spool.fileno(), size)
+                await in_thread(copy_start, self._the_spool().fileno(), spool.fileno(), size)
             except BaseException:
                 spool.close()
                 raise
@@ -386,9 +392,9 @@ class StagedObject:
         if growth <= 0 or size <= _SMALL or self._staging.in_memory + growth <= self._staging.memory_limit:
             return
         memory = self._memory
-        spool = await _in_thread(self._staging.open_spool)
+        spool = await in_thread(self._staging.open_spool)
         try:
-            await _in_thread(_write_fully, spool.fileno(), 0, memory)
+            await in_thread(write_fully, spool.fileno(), 0, memory)
         except BaseException:
             spool.close()
             raise
@@ -402,90 +408,3 @@ class StagedObject:
             assert self.kept_as is not None
             self._spool = self.kept_as.open("rb", buffering=0)
         return self._spool
-
-
-async def digest_of(body: Body) -> bytes:
-    """Return what tells a content from any other."""
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        if len(body) <= _SMALL:
-            return hashlib.sha256(body).digest()
-        return await _in_thread(lambda: hashlib.sha256(body).digest())
-    return await _in_thread(_digest_of_file, body)
-
-
-def close_body(body: Body) -> None:
-    """Close a content if it is a file."""
-    if not isinstance(body, (bytes, bytearray, memoryview)):
-        body.close()
-
-
-def _digest_of_file(file: BinaryIO) -> bytes:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while part := file.read(8 * _STEP):
-        digest.update(part)
-    file.seek(0)
-    return digest.digest()
-
-
-async def _in_thread(function: Callable[[*Args], Result], *arguments: *Args) -> Result:
-    return await trio.to_thread.run_sync(function, *arguments)
-
-
-def _open_again(fd: int) -> BinaryIO:
-    """Open a file once more, by its descriptor: with an offset of its own."""
-    return Path(f"/proc/self/fd/{fd}").open("rb")
-
-
-def _read_fully(fd: int, offset: int, size: int) -> bytes:
-    parts = []
-    while size > 0 and (part := os.pread(fd, size, offset)):
-        parts.append(part)
-        offset += len(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _write_fully(fd: int, offset: int, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        offset += written
-        view = view[written:]
-
-
-def _write_or_trim(fd: int, offset: int, data: bytes, size: int) -> None:
-    """Write all of `data`, or leave the file `size` bytes long: what did not fit is no content."""
-    try:
-        _write_fully(fd, offset, data)
-    except BaseException:
-        if offset + len(data) > size:
-            os.ftruncate(fd, size)
-        raise
-
-
-def _name(fd: int, path: Path) -> bool:
-    """Give a nameless file a name and fsync it; False where that cannot be done."""
-    try:
-        os.link(f"/proc/self/fd/{fd}", path, follow_symlinks=True)
-    except OSError:  # another file system, or one without such files: a copy must do
-        return False
-    os.fsync(fd)
-    return True
-
-
-def _copy(source: int, target: int, size: int) -> None:
-    offset = 0
-    while offset < size and (part := os.pread(source, min(_STEP, size - offset), offset)):
-        _write_fully(target, offset, part)
-        offset += len(part)
-
-
-def _save(path: Path, body: Body) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-        if isinstance(body, (bytes, bytearray, memoryview)):
-            target.write(body)
-        else:
-            shutil.copyfileobj(body, target)
-        target.flush()
-        os.fsync(target.fileno())

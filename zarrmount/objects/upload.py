@@ -27,7 +27,8 @@ import trio
 from stores.base import Store
 from stores.errors import AlreadyExists, NotFound, Precondition, StoreError, Unavailable, Unsupported
 from stores.meta import AttributeChange, Body, ObjectMeta
-from zarrmount.objects.staging import DELETED, close_body, digest_of
+from zarrmount.objects.spool import close_body, digest_of
+from zarrmount.objects.staging import DELETED
 
 if TYPE_CHECKING:
     from zarrmount.inodes import Inode
