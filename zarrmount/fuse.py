@@ -28,6 +28,7 @@ from stores.errors import NotFound
 from stores.meta import AttributeChange
 from zarrmount.attributes import PREFERRED_IO
 from zarrmount.dirents import NameEntries
+from zarrmount.dirstream import Entry
 from zarrmount.errors import errno_of, is_expected
 from zarrmount.handles import FileHandle
 from zarrmount.inodes import Inode, Kind
@@ -265,11 +266,12 @@ class FuseOperations(pyfuse3.Operations):
 
     @_handler
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        return self._vfs.open_dir(inode).number
+        return self._vfs.directories.open(self._vfs.directory(inode)).number
 
     @_handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        directory = self._vfs.dir_inode(fh)
+        directories = self._vfs.directories
+        directory = directories.inode(fh)
         position = start_id
         for position, name, inode in ((0, b".", directory), (1, b"..", directory.parent or directory)):
             if start_id <= position and not pyfuse3.readdir_reply(
@@ -278,31 +280,34 @@ class FuseOperations(pyfuse3.Operations):
                 return
         position = max(start_id, 2)
         while True:
-            entry = self._vfs.listed_entry(fh, position - 2) or await self._vfs.dir_entry(fh, position - 2)
-            if entry is None:
-                return
+            entry = directories.listed(fh, position - 2) or await directories.entry(fh, position - 2)
             position += 1
-            name = os.fsencode(entry.name)
-            only_name = self._names.entry(mode) if (mode := self._vfs.only_named(fh, entry)) else None
-            if only_name is not None:
-                if not pyfuse3.readdir_reply(token, name, only_name, position):
-                    return
-                continue
-            inode_or_none = self._vfs.entry_inode(fh, entry)
-            if inode_or_none is None:
-                continue
-            if not pyfuse3.readdir_reply(token, name, self._entry(inode_or_none), position):
-                self._vfs.drop_entry(inode_or_none)
+            if entry is None or not self._tell_entry(token, fh, entry, position):
                 return
-            self._vfs.remember(inode_or_none)
+
+    def _tell_entry(self, token: pyfuse3.ReaddirToken, fh: int, entry: Entry, next_position: int) -> bool:
+        """Give the kernel one entry, unless it is gone; return False if there is no room for it."""
+        directories, name = self._vfs.directories, os.fsencode(entry.name)
+        kind = directories.only_named(fh, entry)
+        only_name = self._names.entry(kind) if kind else None
+        if only_name is not None:
+            return pyfuse3.readdir_reply(token, name, only_name, next_position)
+        inode = directories.inode_of(fh, entry)
+        if inode is None:
+            return True
+        if not pyfuse3.readdir_reply(token, name, self._entry(inode), next_position):
+            directories.drop(inode)
+            return False
+        self._vfs.remember(inode)
+        return True
 
     @_handler
     async def releasedir(self, fh: int) -> None:
-        await self._vfs.release_dir(fh)
+        await self._vfs.directories.release(fh)
 
     @_handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._vfs.sync_dir(fh)
+        await self._vfs.directories.sync(fh)
 
     # -- the rest ------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import stat
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -24,17 +23,17 @@ import trio
 from stores.base import Store
 from stores.errors import InvalidKey, NotFound, ReadOnly, StoreError, Unavailable
 from stores.keys import MAX_NAME_BYTES, join, unusable_name
-from stores.meta import AttributeChange, PrefixMeta, Usage
+from stores.meta import AttributeChange, Usage
 from zarrmount.attribute_changes import AttributeChanges
 from zarrmount.attributes import Attributes, attributes_of
 from zarrmount.background import Background
 from zarrmount.cache.disk import DiskCache
 from zarrmount.cache.memory import BlockCache
 from zarrmount.context import Context
-from zarrmount.dirstream import DirStream, Entry
+from zarrmount.directories import Directories
 from zarrmount.errors import deadline, os_error
 from zarrmount.files import Files
-from zarrmount.handles import DirHandle, FileHandle, HandleTable
+from zarrmount.handles import FileHandle, HandleTable
 from zarrmount.inode_table import InodeTable
 from zarrmount.inodes import NO_VERSION, Inode, Kind
 from zarrmount.locks import SharedLock
@@ -115,6 +114,7 @@ class Vfs:
         )
         self.storing = Storing(self._c, journal)
         self.files = Files(self._c, self.storing)
+        self.directories = Directories(self._c)
         self.tree = Tree(self._c, self.files, self.storing)
         self.changes = AttributeChanges(self._c, self.storing)
         self.renaming = Renaming(self._c, self.files, self.storing)
@@ -302,85 +302,6 @@ class Vfs:
             return self.files.read_now(handle, 0, inode.size)
         except StoreError:
             return None  # whoever reads it is told
-
-    # -- directories ---------------------------------------------------------------------------
-
-    def open_dir(self, number: int) -> DirHandle:
-        """``opendir(3)``."""
-        return self._c.handles.add_dir(self.directory(number))
-
-    async def dir_entry(self, handle_number: int, position: int) -> Entry | None:
-        """Return the entry at a position of an open directory, None at its end.
-
-        Position 0 lists afresh, as ``rewinddir(3)`` does.
-        """
-        handle = self._dir_handle(handle_number)
-        async with handle.lock:
-            if position == 0 and handle.stream is not None:
-                stream, handle.stream = handle.stream, None
-                await stream.aclose()
-            if handle.stream is None:
-                c = self._c
-                handle.stream = DirStream(c.store, c.namespace, c.settings, handle.inode)
-            return await handle.stream.entry(position)
-
-    def listed_entry(self, handle_number: int, position: int) -> Entry | None:
-        """Return what `dir_entry` would if that is at hand; None if it has to be asked."""
-        stream = self._dir_handle(handle_number).stream
-        return stream.listed(position) if stream is not None and position > 0 else None
-
-    def entry_inode(self, handle_number: int, entry: Entry) -> Inode | None:
-        """Return the inode of an entry; None if it is gone by now."""
-        handle = self._dir_handle(handle_number)
-        name, found, expires = entry
-        known = handle.inode.children.get(name)
-        if found is None or handle.inode.unlinked or handle.stream is None:
-            return known
-        fresh = known is not None and (known.dirty or trio.current_time() < known.expires)
-        if known is not None and (fresh or self._c.store.listings_are_hints):
-            return known
-        if handle.stream.is_current(name):
-            return self._c.namespace.absorb(handle.inode, name, found, expires)
-        # Something came or went here since: what the listing said of it may be history.
-        return known or self._c.namespace.absorb(handle.inode, name, found, 0.0)
-
-    def only_named(self, handle_number: int, entry: Entry) -> int:
-        """Return the kind (``S_IFMT``) of an entry that could be there and was not asked for; else 0."""
-        handle = self._dir_handle(handle_number)
-        if entry.found is None or not self._c.store.listings_are_hints:
-            return 0
-        if entry.name in handle.inode.children or handle.inode.unlinked:
-            return 0
-        if isinstance(entry.found, PrefixMeta):
-            return stat.S_IFDIR
-        return stat.S_IFREG if entry.found.version is None else 0
-
-    def drop_entry(self, inode: Inode) -> None:
-        """Take note that the kernel did not take an entry's inode."""
-        self._c.table.collect(inode)
-
-    def dir_inode(self, handle_number: int) -> Inode:
-        """Return the directory that a handle reads."""
-        return self._dir_handle(handle_number).inode
-
-    async def release_dir(self, handle_number: int) -> None:
-        """``closedir(3)``."""
-        handle = self._c.handles.remove_dir(handle_number)
-        if handle.stream is not None:
-            await handle.stream.aclose()
-
-    async def sync_dir(self, handle_number: int) -> None:
-        """``fsync(2)`` of a directory."""
-        inode = self.dir_inode(handle_number)
-        if not inode.unlinked:
-            with deadline(self._c.settings.write_timeout, inode.key):
-                await self._c.store.sync(inode.key)
-
-    def _dir_handle(self, number: int) -> DirHandle:
-        try:
-            return self._c.handles.dir(number)
-        except KeyError:
-            raise os_error(errno.EBADF) from None
 
     # -- the background ------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from stores.base import Store
 from stores.errors import NotFound
 from zarrmount.cache.disk import DiskCache
 from zarrmount.errors import errno_of
-from zarrmount.handles import FileHandle
+from zarrmount.handles import DirHandle, FileHandle
 from zarrmount.inode_table import ROOT_INODE
 from zarrmount.inodes import Inode
 from zarrmount.objects.journal import Journal
@@ -150,22 +150,25 @@ class Client:
         except NotFound:
             return False
 
+    def open_dir(self, number: int) -> DirHandle:
+        return self.vfs.directories.open(self.vfs.directory(number))
+
     async def names(self, path: str = "") -> list[str]:
         """List a directory as readdirplus does, and forget what it gave out."""
         async with self.at(path) as inode:
-            handle = self.vfs.open_dir(inode.number)
+            handle = self.open_dir(inode.number)
             names, given = [], []
             try:
                 position = 0
-                while (entry := await self.vfs.dir_entry(handle.number, position)) is not None:
+                while (entry := await self.vfs.directories.entry(handle.number, position)) is not None:
                     position += 1
-                    child = self.vfs.entry_inode(handle.number, entry)
+                    child = self.vfs.directories.inode_of(handle.number, entry)
                     if child is not None:
                         given.append((self.vfs.remember(child).number, 1))
                         names.append(entry[0])
             finally:
                 self.vfs.forget(given)
-                await self.vfs.release_dir(handle.number)
+                await self.vfs.directories.release(handle.number)
             return sorted(names)
 
     async def mkdir(self, path: str) -> None:

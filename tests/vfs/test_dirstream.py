@@ -27,10 +27,10 @@ def big_store() -> FakeStore:
 async def walk(client: Client, handle: int, start: int, stop: int) -> list[str]:
     names = []
     for position in range(start, stop):
-        entry = await client.vfs.dir_entry(handle, position)
+        entry = await client.vfs.directories.entry(handle, position)
         if entry is None:
             break
-        if client.vfs.entry_inode(handle, entry) is not None:
+        if client.vfs.directories.inode_of(handle, entry) is not None:
             names.append(entry.name)
     return names
 
@@ -43,47 +43,47 @@ def kept_of(client: Client, handle: int) -> int:
 
 async def test_only_what_is_walked_now_is_kept(tmp_path: Path) -> None:
     client = Client(big_store(), tmp_path, metadata_ttl=0)
-    handle = client.vfs.open_dir(1).number
+    handle = client.open_dir(1).number
     most = 0
     for position in range(len(NAMES)):
-        assert (await client.vfs.dir_entry(handle, position)) is not None
+        assert (await client.vfs.directories.entry(handle, position)) is not None
         most = max(most, kept_of(client, handle))
-    assert await client.vfs.dir_entry(handle, len(NAMES)) is None
+    assert await client.vfs.directories.entry(handle, len(NAMES)) is None
     assert 500 <= most < 5000
-    await client.vfs.release_dir(handle)
+    await client.vfs.directories.release(handle)
 
 
 @pytest.mark.parametrize("ttl", [0, 1000])
 async def test_going_back_far_finds_the_same_names(tmp_path: Path, ttl: float) -> None:
     client = Client(big_store(), tmp_path, metadata_ttl=ttl)
-    handle = client.vfs.open_dir(1).number
+    handle = client.open_dir(1).number
     names = await walk(client, handle, 0, len(NAMES) + 1)
     assert sorted(names) == NAMES
     assert await walk(client, handle, 17, 40) == names[17:40]
     assert await walk(client, handle, 5_000, 5_010) == names[5_000:5_010]
     assert await walk(client, handle, 9_490, 9_600) == names[9_490:]
-    await client.vfs.release_dir(handle)
+    await client.vfs.directories.release(handle)
 
 
 async def test_what_went_meanwhile_is_left_out_and_moves_nothing(tmp_path: Path) -> None:
     store = big_store()
     client = Client(store, tmp_path, metadata_ttl=0)
-    handle = client.vfs.open_dir(1).number
+    handle = client.open_dir(1).number
     for position in range(len(NAMES)):
-        await client.vfs.dir_entry(handle, position)
+        await client.vfs.directories.entry(handle, position)
     store.change(NAMES[20], None)
     assert await walk(client, handle, 19, 23) == [NAMES[19], NAMES[21], NAMES[22]]
-    await client.vfs.release_dir(handle)
+    await client.vfs.directories.release(handle)
 
 
 async def test_a_listing_that_broke_off_late_repeats_nothing(tmp_path: Path) -> None:
     store = big_store()
     client = Client(store, tmp_path, metadata_ttl=0)
-    handle = client.vfs.open_dir(1).number
+    handle = client.open_dir(1).number
     assert await walk(client, handle, 0, 8_000) == NAMES[:8_000]
     store.fail("next_page", times=1)
     assert await walk(client, handle, 8_000, 10_000) == NAMES[8_000:]
-    await client.vfs.release_dir(handle)
+    await client.vfs.directories.release(handle)
 
 
 @pytest.mark.parametrize(("near", "remaining"), [(True, 10), (False, 2)])
@@ -94,15 +94,15 @@ async def test_pages_of_a_disk_are_as_new_as_they_are(
     store = FakeStore({"a": b"1", "b": b"1"}, page=1)
     store.near = near
     client = Client(store, tmp_path, metadata_ttl=10)
-    handle = client.vfs.open_dir(1).number
+    handle = client.open_dir(1).number
     for position, (pause, expected) in enumerate([(8, 10), (0, remaining)]):
-        entry = await client.vfs.dir_entry(handle, position)
+        entry = await client.vfs.directories.entry(handle, position)
         assert entry is not None
-        inode = client.vfs.entry_inode(handle, entry)
+        inode = client.vfs.directories.inode_of(handle, entry)
         assert inode is not None
         assert client.vfs.validity(inode) == pytest.approx(expected, abs=0.5)
         clock.jump(pause)
-    await client.vfs.release_dir(handle)
+    await client.vfs.directories.release(handle)
 
 
 async def test_names_of_a_grid_are_computed(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ async def test_names_of_a_grid_are_computed(tmp_path: Path) -> None:
     inner.capabilities = dataclasses.replace(S3_LIKE, listable=False, ordered=False)
     async with HintedStore(inner) as store:
         client = Client(store, tmp_path, metadata_ttl=1000)
-        handle = client.vfs.open_dir(1).number
+        handle = client.open_dir(1).number
         stream = None
         for position in range(30_000):
-            entry = await client.vfs.dir_entry(handle, position)
+            entry = await client.vfs.directories.entry(handle, position)
             assert entry is not None
             at = position - 1
             assert entry.name == ("zarr.json" if at < 0 else f"c.{at // 10_000}.{at % 10_000}")
@@ -136,7 +136,7 @@ async def test_names_of_a_grid_are_computed(tmp_path: Path) -> None:
         # Going back tells the same names at the same places.
         assert await walk(client, handle, 18, 19) == ["c.0.17"]
         assert stream._names[25_001] == "c.2.5000"
-        await client.vfs.release_dir(handle)
+        await client.vfs.directories.release(handle)
 
 
 async def test_a_million_names_take_little_room(tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ async def test_a_million_names_take_little_room(tmp_path: Path) -> None:
 
     store.list_dir = pages  # type: ignore[method-assign]
     client = Client(store, tmp_path, metadata_ttl=0)
-    handle = client.vfs.open_dir(1).number
+    handle = client.open_dir(1).number
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         for position in range(0, len(names), 500):
-            assert await client.vfs.dir_entry(handle, position) is not None
+            assert await client.vfs.directories.entry(handle, position) is not None
         used = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
     assert used < 40 << 20
-    assert await client.vfs.dir_entry(handle, len(names)) is None
-    await client.vfs.release_dir(handle)
+    assert await client.vfs.directories.entry(handle, len(names)) is None
+    await client.vfs.directories.release(handle)

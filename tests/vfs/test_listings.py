@@ -73,8 +73,8 @@ async def test_a_listing_under_way_neither_hides_nor_brings_back(
     store = FakeStore({f"d/{number:02}": b"1" for number in range(30)}, page=10)
     client = Client(store, tmp_path, metadata_ttl=100)
     async with client.at("d") as directory:
-        handle = client.vfs.open_dir(directory.number).number
-        assert await client.vfs.dir_entry(handle, 0) is not None
+        handle = client.open_dir(directory.number).number
+        assert await client.vfs.directories.entry(handle, 0) is not None
         if change == "create":
             await client.write("d/005", b"22")
         elif change == "unlink":
@@ -84,9 +84,9 @@ async def test_a_listing_under_way_neither_hides_nor_brings_back(
         else:
             await client.write("d/25", b"22")
         position = 1
-        while await client.vfs.dir_entry(handle, position) is not None:
+        while await client.vfs.directories.entry(handle, position) is not None:
             position += 1
-        await client.vfs.release_dir(handle)
+        await client.vfs.directories.release(handle)
         store.calls.clear()
         expected = sorted(key.removeprefix("d/") for key in store.objects)
         assert await client.names("d") == expected
@@ -223,16 +223,16 @@ async def test_what_is_stored_between_its_listing_and_its_being_shown_is_shown(t
     store = FakeStore({"a": b"1"})
     client = Client(store, tmp_path, metadata_ttl=1000)
     async with client.open("new", os.O_WRONLY | os.O_CREAT, flush=False) as handle:
-        directory = client.vfs.open_dir(1).number
-        entries = [await client.vfs.dir_entry(directory, position) for position in (0, 1)]
+        directory = client.open_dir(1).number
+        entries = [await client.vfs.directories.entry(directory, position) for position in (0, 1)]
         assert entries[1] is not None
         assert entries[1].name == "new"
         await client.vfs.files.close(handle)
     assert "new" not in client.c.table.root.children
-    again = await client.vfs.dir_entry(directory, 1)
+    again = await client.vfs.directories.entry(directory, 1)
     assert again is not None
-    assert client.vfs.entry_inode(directory, again) is not None
-    await client.vfs.release_dir(directory)
+    assert client.vfs.directories.inode_of(directory, again) is not None
+    await client.vfs.directories.release(directory)
 
 
 async def test_who_joins_a_question_late_has_patience_left_when_it_fails(

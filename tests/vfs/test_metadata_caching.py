@@ -255,12 +255,12 @@ async def test_a_listing_that_broke_off_is_not_taken_for_whole(tmp_path: Path) -
     """Neither by whoever reads on, nor by lookups later."""
     store = FakeStore({f"{i:02}": b"x" for i in range(30)}, page=10)
     client = Client(store, tmp_path, metadata_ttl=1000)
-    handle = client.vfs.open_dir(1)
+    handle = client.open_dir(1)
     store.fail("next_page", times=1, error=lambda: Denied("not now"))
     names: list[str] = []
 
     async def read_on() -> None:
-        while (entry := await client.vfs.dir_entry(handle.number, len(names))) is not None:
+        while (entry := await client.vfs.directories.entry(handle.number, len(names))) is not None:
             names.append(entry[0])
 
     with pytest.raises(Denied):
@@ -268,23 +268,23 @@ async def test_a_listing_that_broke_off_is_not_taken_for_whole(tmp_path: Path) -
     assert len(names) == 10
     await read_on()
     assert sorted(names) == sorted(store.objects)
-    await client.vfs.release_dir(handle.number)
+    await client.vfs.directories.release(handle.number)
     assert await client.exists("29")
 
 
 async def test_a_stale_listing_does_not_bring_back_what_was_removed(tmp_path: Path) -> None:
     store = FakeStore({"a": b"1", "b": b"1"})
     client = Client(store, tmp_path, metadata_ttl=1000)
-    handle = client.vfs.open_dir(1)
-    entry = await client.vfs.dir_entry(handle.number, 0)
+    handle = client.open_dir(1)
+    entry = await client.vfs.directories.entry(handle.number, 0)
     assert entry is not None
     await client.unlink(entry[0])
-    inode = client.vfs.entry_inode(handle.number, entry)
+    inode = client.vfs.directories.inode_of(handle.number, entry)
     assert inode is None or client.vfs.validity(inode) == 0
     if inode is not None:
-        client.vfs.drop_entry(inode)
+        client.vfs.directories.drop(inode)
     assert not await client.exists(entry[0])
-    await client.vfs.release_dir(handle.number)
+    await client.vfs.directories.release(handle.number)
 
 
 async def test_a_removed_directory_shows_nothing_of_the_root(tmp_path: Path) -> None:
@@ -294,13 +294,13 @@ async def test_a_removed_directory_shows_nothing_of_the_root(tmp_path: Path) -> 
         store.change("d/x", None)
         assert not await client.exists("d")
         assert inode.unlinked
-        handle = client.vfs.open_dir(inode.number)
-        assert await client.vfs.dir_entry(handle.number, 0) is None
+        handle = client.open_dir(inode.number)
+        assert await client.vfs.directories.entry(handle.number, 0) is None
         with pytest.raises(NotFound):
             await client.vfs.lookup(inode.number, "top")
         assert await failure(client.vfs.create(inode.number, "new", 0o644, os.O_WRONLY, (0, 0))) != 0
         assert await failure(client.vfs.rename(1, "top", inode.number, "new")) != 0
-        await client.vfs.release_dir(handle.number)
+        await client.vfs.directories.release(handle.number)
     assert store.data == {"top": b"1"}
     client.at_rest()
 

@@ -41,14 +41,14 @@ async def walked(store: FakeStore, tmp_path: Path, ttl: float = 1) -> AsyncItera
     """A client whose kernel knows the directories of the array, as after ``ls -l a/c``."""
     client = Client(store, tmp_path, metadata_ttl=ttl)
     async with client.running(), client.at("a/c") as above:
-        handle = client.vfs.open_dir(above.number).number
+        handle = client.open_dir(above.number).number
         position = 0
-        while (entry := await client.vfs.dir_entry(handle, position)) is not None:
-            inode = client.vfs.entry_inode(handle, entry)
+        while (entry := await client.vfs.directories.entry(handle, position)) is not None:
+            inode = client.vfs.directories.inode_of(handle, entry)
             assert inode is not None
             client.vfs.remember(inode)
             position += 1
-        await client.vfs.release_dir(handle)
+        await client.vfs.directories.release(handle)
         store.calls.clear()
         yield client
 
