@@ -112,6 +112,9 @@ class Store(ABC):
     near: bool = False
     """Whether reads cost no network, so that caching them again in memory gains nothing."""
 
+    max_connections: int | None = None
+    """How many requests may be under way at once; None where nothing bounds them."""
+
     listings_are_hints: bool = False
     """Whether a listing tells what could be there, without sizes, rather than what is there."""
 

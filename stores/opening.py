@@ -30,6 +30,7 @@ Backend = Literal["auto", "obstore", "fsspec"]
 _OBJECT_SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https")
 _OWN_SCHEMES = ("file", "memory", "python")
 _ZIP_SUFFIXES = (".zip", ".ozx")
+_AT_ONCE = 64
 _MAX_SIBLINGS = 2000  # looked at for a hint; a directory may hold a million
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -40,6 +41,7 @@ def open_store(
     read_only: bool = False,
     create: bool = False,
     backend: Backend = "auto",
+    max_connections: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Store:
@@ -62,6 +64,9 @@ def open_store(
         Make a local directory or zip archive that is missing.
     backend : {"auto", "obstore", "fsspec"}
         For URLs that both libraries can reach; other stores have but one way.
+    max_connections : int, optional
+        How many requests may be under way at once; for stores that are reached through obstore or fsspec,
+        others make none.
     storage_options : mapping, optional
         As fsspec, obstore or the factory take them.
     **options
@@ -83,13 +88,15 @@ def open_store(
     """
     if backend not in ("auto", "obstore", "fsspec"):
         raise BadLocation(f"unknown backend {backend!r}: use auto, obstore or fsspec")
+    if max_connections is not None and max_connections < 1:
+        raise BadLocation(f"{max_connections} is no number of connections: at least 1 is expected")
     if create and read_only:
         raise BadLocation("a store that is created cannot be read-only: leave out one of the two")
     chosen = {**(storage_options or {}), **options}
     if isinstance(location, bytes):
         location = os.fsdecode(location)
     if isinstance(location, str):
-        return _from_text(location, read_only, create, backend, chosen)
+        return _from_text(location, read_only, create, backend, chosen, max_connections)
     if isinstance(location, os.PathLike):
         _refuse_options(chosen, "a local path")
         return _local(Path(os.fsdecode(location)), read_only, create)
@@ -155,7 +162,14 @@ def _is_instance(found: object, module: str, name: str) -> bool:
 # -- text ------------------------------------------------------------------------------------------
 
 
-def _from_text(text: str, read_only: bool, create: bool, backend: Backend, options: dict[str, Any]) -> Store:
+def _from_text(
+    text: str,
+    read_only: bool,
+    create: bool,
+    backend: Backend,
+    options: dict[str, Any],
+    connections: int | None,
+) -> Store:
     if not text.strip():
         raise BadLocation("no store is named: give a path or a URL such as s3://bucket/data.zarr")
     if "\0" in text:
@@ -173,9 +187,9 @@ def _from_text(text: str, read_only: bool, create: bool, backend: Backend, optio
         _refuse_options(options, "a local path")
         return _local(path, read_only, create)
     if _is_chain(text):
-        return _fsspec_url(text, read_only, backend, options)
+        return _fsspec_url(text, read_only, backend, options, connections)
     scheme = text.partition("://")[0].lower()
-    return _from_url(scheme, f"{scheme}{text[len(scheme) :]}", read_only, backend, options)
+    return _from_url(scheme, f"{scheme}{text[len(scheme) :]}", read_only, backend, options, connections)
 
 
 def local_path(text: str) -> Path | None:
@@ -196,7 +210,14 @@ def local_path(text: str) -> Path | None:
     return Path(text).expanduser() if _has_home(text) else Path(text)
 
 
-def _from_url(scheme: str, url: str, read_only: bool, backend: Backend, options: dict[str, Any]) -> Store:
+def _from_url(
+    scheme: str,
+    url: str,
+    read_only: bool,
+    backend: Backend,
+    options: dict[str, Any],
+    connections: int | None,
+) -> Store:
     if scheme == "memory" and backend != "fsspec":
         from stores.memory import MemoryStore
 
@@ -204,26 +225,28 @@ def _from_url(scheme: str, url: str, read_only: bool, backend: Backend, options:
         named = MemoryStore.named(url.removeprefix("memory://"))
         return named.with_read_only() if read_only else named
     if scheme not in _OBJECT_SCHEMES:
-        return _fsspec_url(url, read_only, backend, options)
+        return _fsspec_url(url, read_only, backend, options, connections)
     _check_object_url(scheme, url)
     if not url.lower().endswith(_ZIP_SUFFIXES):
-        return _object_url(url, backend, options, read_only=read_only)
+        return _object_url(url, backend, options, connections, read_only=read_only)
     parent, _, name = url.rpartition("/")
     if parent.count("/") < 2:
         raise BadLocation(f"there is no key in {redact(url)!r}: a bucket cannot be a zip archive")
     from stores.zipped import ZipStore
 
-    archive = ZipStore.over(_object_url(parent, backend, options, read_only=True), name)
+    archive = ZipStore.over(_object_url(parent, backend, options, connections, read_only=True), name)
     return archive.with_read_only() if read_only else archive
 
 
-def _object_url(url: str, backend: Backend, options: dict[str, Any], *, read_only: bool) -> Store:
+def _object_url(
+    url: str, backend: Backend, options: dict[str, Any], connections: int | None, *, read_only: bool
+) -> Store:
     if backend == "fsspec":
-        from stores.filesystems import FsspecStore
-
-        return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+        return _filesystem_url(url, read_only, options, connections)
     from stores.objects import ObjectStore
 
+    if connections is not None:
+        options = {"max_connections": connections} | options
     return ObjectStore.from_url(url, storage_options=options, read_only=read_only)
 
 
@@ -244,7 +267,16 @@ def _check_object_url(scheme: str, url: str) -> None:
         )
 
 
-def _fsspec_url(url: str, read_only: bool, backend: Backend, options: dict[str, Any]) -> Store:
+def _filesystem_url(url: str, read_only: bool, options: dict[str, Any], connections: int | None) -> Store:
+    from stores.filesystems import FsspecStore
+
+    at_once = _AT_ONCE if connections is None else connections
+    return FsspecStore.from_url(url, storage_options=options, read_only=read_only, concurrency=at_once)
+
+
+def _fsspec_url(
+    url: str, read_only: bool, backend: Backend, options: dict[str, Any], connections: int | None
+) -> Store:
     known = _protocols()
     *links, last = url.split("::")
     for scheme in [link.partition("://")[0] for link in (*links, *([last] if "://" in last else ()))]:
@@ -252,9 +284,7 @@ def _fsspec_url(url: str, read_only: bool, backend: Backend, options: dict[str, 
             raise BadLocation(_unknown_scheme(scheme, known))
     if backend == "obstore":
         raise BadLocation(f"obstore cannot reach {redact(url)!r}: use the backend fsspec")
-    from stores.filesystems import FsspecStore
-
-    return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+    return _filesystem_url(url, read_only, options, connections)
 
 
 def _unknown_scheme(scheme: str, known: Iterable[str]) -> str:

@@ -97,6 +97,13 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--create", is_flag=True, help="Make a missing local directory or zip.")
 @click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
 @_store_options
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Requests to a remote store that may be under way at once.",
+)
 @click.option("--uid", type=int, help="Owner of all files.")
 @click.option("--gid", type=int, help="Group of all files.")
 @click.option("--umask", type=Octal(), help="Bits taken from all modes that are shown.")
@@ -210,6 +217,7 @@ def mount(store: str, mountpoint: Path, options: tuple[str, ...], foreground: bo
             read_only=config.read_only,
             create=config.create,
             backend=config.backend,
+            max_connections=config.max_connections,
             storage_options=dict(config.storage_options),
         )
         return run_mount(config, opened, ready=ready, log_file=log_file)
@@ -265,6 +273,7 @@ def _mount_config(
         mountpoint=Path(os.path.realpath(mountpoint)),
         storage_options=_storage_options(values, parsed),
         backend=values["backend"],
+        max_connections=values["max_connections"],
         read_only=values["read_only"] or "ro" in parsed.flags or immutable,
         create=values["create"] or "create" in parsed.flags,
         nonempty=values["nonempty"] or "nonempty" in parsed.flags,

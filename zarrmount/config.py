@@ -27,6 +27,8 @@ class MountConfig:
         For the store's backend; may hold secrets: never print it.
     backend : str
         ``auto``, ``obstore`` or ``fsspec``.
+    max_connections : int
+        Requests to the store that may be under way at once.
     read_only, create : bool
         Whether to refuse changes; whether to make a missing local store.
     nonempty : bool
@@ -55,6 +57,7 @@ class MountConfig:
     mountpoint: Path
     storage_options: Mapping[str, object] = dataclasses.field(default_factory=dict, repr=False)
     backend: Backend = "auto"
+    max_connections: int = 64
     read_only: bool = False
     create: bool = False
     nonempty: bool = False

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from zarrmount.errors import patiently
 from zarrmount.inodes import Inode
 from zarrmount.listings import LARGEST_LISTING, Found
 from zarrmount.namespace import Namespace, merge
+from zarrmount.pages import NotFlatError, Pages
 from zarrmount.settings import TreeSettings
 
 __all__ = ["DirStream", "Entry"]
@@ -124,7 +125,8 @@ class DirStream:
         self._seen: set[str] | None = None
         self._greatest = ""
         self._recent: deque[_Page] = deque()
-        self._pages: AsyncGenerator[ListPage, None] | None = None
+        self._pages: Pages | None = None
+        self._may_be_cut = True
         self._collected: dict[str, Found] | None = None if store.listings_are_hints else {}
         self._complete = False
         self._begun = namespace.listings.begin(directory.number)
@@ -190,11 +192,11 @@ class DirStream:
                 return
             if not self._names and await self._take_part():
                 return
-        asked = trio.current_time()
-        page = await patiently(self._settings.read_timeout, self._prefix, self._ask)
-        if page is None:
+        found = await patiently(self._settings.read_timeout, self._prefix, self._ask)
+        if found is None:
             await self._finish()
             return
+        asked, page = found
         entries = self._namespace.usable(page, self._prefix)
         expires = self._expiry(asked, page)
         if page.first_index is not None and len(entries) == len(page.objects) + len(page.prefixes):
@@ -231,12 +233,16 @@ class DirStream:
             asked = self._started  # the store may have listed all of it then
         return asked + self._settings.metadata_ttl
 
-    async def _ask(self) -> ListPage | None:
-        """Return the next page, None after the last one; begin anew if the store fails."""
+    async def _ask(self) -> tuple[float, ListPage] | None:
+        """Return the next page and when it was asked for; begin anew if the store fails."""
         if self._pages is None:
-            self._pages = self._store.list_dir(self._prefix)
+            self._pages = self._namespace.pages(self._prefix, may_be_cut=self._may_be_cut)
         try:
-            return await anext(self._pages, None)
+            return await self._pages.next()
+        except NotFlatError:
+            self._may_be_cut = False
+            await self._start_over()
+            return await self._ask()
         except BaseException:
             await self._start_over()
             raise

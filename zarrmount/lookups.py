@@ -34,7 +34,7 @@ from zarrmount.arrays import Arrays, KnownArray
 from zarrmount.background import Background
 from zarrmount.objects.prefetch import MOST_KEYS, Prefetcher
 from zarrmount.objects.reader import WHOLE_OBJECT, ReaderPool
-from zarrmount.zarr.chunks import is_document
+from zarrmount.zarr.chunks import ChunkMap, is_document
 from zarrmount.zarr.walks import Walk
 
 __all__ = ["Known", "Lookups", "Told"]
@@ -219,8 +219,8 @@ class Lookups:
         """What works ahead."""
         return self._readers.background
 
-    async def array_above(self, directory: str) -> str | None:
-        """Return the path of the known array of which a directory holds chunks, None for any other.
+    async def array_above(self, directory: str) -> ChunkMap | None:
+        """Return the chunks of the known array of which a directory holds some, None for any other.
 
         Raises
         ------
@@ -230,7 +230,18 @@ class Lookups:
         array = await self._arrays.find(directory) if self._by_metadata else None
         if array is None or array.chunks.coordinates(f"{directory}/0") is None:
             return None
-        return array.chunks.path
+        return array.chunks
+
+    async def chunks_with(self, key: str) -> ChunkMap | None:
+        """Return the chunks of the known array that a key is one of, None for any other key.
+
+        Raises
+        ------
+        StoreError
+            If the store did not answer.
+        """
+        array = await self._arrays.find(key) if self._by_metadata else None
+        return array.chunks if array is not None and array.chunks.coordinates(key) is not None else None
 
     # -- reading -------------------------------------------------------------------------------
 

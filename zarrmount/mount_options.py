@@ -44,6 +44,7 @@ _OWN = frozenset(
         "file_mode",
         "metadata_ttl",
         "backend",
+        "max_connections",
         "log_file",
         "log_format",
         "endpoint_url",

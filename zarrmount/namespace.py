@@ -24,6 +24,7 @@ import logging
 import time
 from collections import OrderedDict
 from contextlib import aclosing
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -37,6 +38,7 @@ from zarrmount.inode_table import InodeTable
 from zarrmount.inodes import Inode, Kind
 from zarrmount.listings import LARGEST_LISTING, UNSURE, Begun, Found, Listing, Listings, Unsure
 from zarrmount.lookups import Known, Lookups, Told
+from zarrmount.pages import Pages
 from zarrmount.settings import TreeSettings
 from zarrmount.sweeps import Sweeps
 
@@ -94,6 +96,7 @@ class Namespace:
         self.listings = Listings(settings.metadata_ttl)
         self.sweeps = Sweeps(store, settings, lookups.background, lookups.array_above)
         self.sweeps.seen = self._seen
+        self.pages = partial(Pages, store, settings, lookups)
         self._listing: dict[int, _Question] = {}
         self._asking: dict[tuple[int, str], list[_Question]] = {}
         self._remembered: OrderedDict[str, tuple[str | None, AttributeChange]] = OrderedDict()

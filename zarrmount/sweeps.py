@@ -4,7 +4,8 @@ Chunks whose keys have slashes lie in many small directories, and each would cos
 order of their keys they are one run, of which a request brings a whole page.  So:
 
 1. Who lists two directories of a known array, right above chunks, in the order of their keys
-   begins a *sweep*: a flat listing from there on, a few pages ahead, by directory.
+   begins a *sweep*: a flat listing from there on, a few pages ahead, by directory.  The faster
+   they come, the more of its pages are asked for at once (`zarrmount.ranges`).
 2. What a page says holds for the time to live from when it was asked for, as everywhere.  A sweep
    that nobody follows for that long ends.
 3. A change of anything in the array that is made here ends its sweep: pages of before the change
@@ -19,7 +20,6 @@ import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 
 import trio
 
@@ -27,8 +27,10 @@ from stores.base import Store
 from stores.errors import StoreError
 from stores.meta import ListPage, ObjectMeta
 from zarrmount.background import Background
-from zarrmount.errors import deadline
+from zarrmount.ranges import Ranges
 from zarrmount.settings import TreeSettings
+from zarrmount.zarr.chunks import ChunkMap
+from zarrmount.zarr.order import KeyOrder
 
 __all__ = ["Part", "Sweeps"]
 
@@ -63,8 +65,8 @@ class Part:
 class _Sweep:
     """One flat listing under way."""
 
-    def __init__(self, store: Store, settings: TreeSettings, array: str, after: str) -> None:
-        self._store = store
+    def __init__(self, listing: Ranges, settings: TreeSettings, array: str, after: str) -> None:
+        self._listing = listing
         self._settings = settings
         self._array = array
         self._position = self._after = after
@@ -93,23 +95,22 @@ class _Sweep:
             log.debug("%r is not listed as a whole: %s", self._array, error)
             self._parts.clear()
         finally:
+            self._listing.close()
             self.ended = True
             self._signal()
 
     async def _list(self) -> None:
         directory = ""
-        async with aclosing(self._store.list_after(self._array, self._after)) as pages:
-            while await self._is_followed():
-                asked = trio.current_time()
-                with deadline(self._settings.read_timeout, self._array):
-                    page = await anext(pages, None)
-                if page is None:
-                    self._close(directory)
-                    return
-                directory = self._take_in(page, directory, asked)
-                self._pages += 1
-                self._per_page = max(self._per_page, len(page.objects))
-                self._signal()
+        while await self._is_followed():
+            found = await self._listing.next()
+            if found is None:
+                self._close(directory)
+                return
+            asked, page = found
+            directory = self._take_in(page, directory, asked)
+            self._pages += 1
+            self._per_page = max(self._per_page, len(page.objects))
+            self._signal()
 
     def _take_in(self, page: ListPage, directory: str, asked: float) -> str:
         """Hang the objects of a page into their directories; return the last of those."""
@@ -189,6 +190,7 @@ class _Sweep:
             self._forget_up_to(directory)
             self._awaited = True
             self._room.set()
+            self._listing.widen()
             await self._moved.wait()
 
     def _forget_up_to(self, directory: str) -> None:
@@ -222,7 +224,7 @@ class Sweeps:
     background : Background
         What lists ahead.
     array_above : callable
-        Returns the path of the array of which a key is a directory right above chunks, or None.
+        Returns the chunks of which a key is a directory right above, or None.
 
     Attributes
     ----------
@@ -235,7 +237,7 @@ class Sweeps:
         store: Store,
         settings: TreeSettings,
         background: Background,
-        array_above: Callable[[str], Awaitable[str | None]],
+        array_above: Callable[[str], Awaitable[ChunkMap | None]],
     ) -> None:
         self._store = store
         self._settings = settings
@@ -251,11 +253,12 @@ class Sweeps:
         if not able or self._settings.metadata_ttl <= 0:
             return None
         try:
-            array = await self._array_above(directory)
+            chunks = await self._array_above(directory)
         except StoreError:
             return None
-        if array is None:
+        if chunks is None:
             return None
+        array = chunks.path
         sweep = self._sweeps.get(array)
         part = await sweep.take(directory) if sweep is not None else None
         if part is not None:
@@ -268,13 +271,16 @@ class Sweeps:
             self._last.popitem(last=False)
         if not 0 <= at <= now < at + self._settings.metadata_ttl or f"{directory}/" <= f"{last}/":
             return None
-        return await self._begin(array, directory).take(directory)
+        return await self._begin(chunks, directory).take(directory)
 
-    def _begin(self, array: str, directory: str) -> _Sweep:
+    def _begin(self, chunks: ChunkMap, directory: str) -> _Sweep:
+        array = chunks.path
         self._end(array)
         if len(self._sweeps) >= _MOST:
             self._end(next(iter(self._sweeps)))
-        sweep = self._sweeps[array] = _Sweep(self._store, self._settings, array, directory)
+        order = KeyOrder(chunks)
+        listing = Ranges(self._store, self._settings, self._background, array, directory, order)
+        sweep = self._sweeps[array] = _Sweep(listing, self._settings, array, directory)
         sweep.seen = self.seen
         self._background.start(sweep.run)
         return sweep

@@ -88,7 +88,7 @@ class FsspecStore(Store):
         Whether it can be listed, where that depends on the server: HTTP servers that answer with
         pages of links can, and are taken for such that cannot.
     concurrency : int
-        Calls at once.
+        Calls at once.  A put of a large file is one call of several requests.
 
     Notes
     -----
@@ -117,6 +117,7 @@ class FsspecStore(Store):
         protocols = protocols_of(fs)
         where = path if "://" in path else f"{protocols[0]}://{fs._strip_protocol(path)}"
         calls = Calls(partial(_given, fs, path), owned=False, concurrency=concurrency)
+        self.max_connections = concurrency
         self._init(calls, protocols, redact(where), read_only, listing)
         self.recipe = FsspecStore, (fs, path)
 
@@ -139,7 +140,8 @@ class FsspecStore(Store):
         storage_options : mapping, optional
             Of the file system; for the others of a chain, by the names of their protocols.
         read_only, listing, concurrency
-            As for the class.
+            As for the class.  s3fs gets as many connections (``max_pool_connections``), unless the
+            options say how many.
 
         Raises
         ------
@@ -149,11 +151,15 @@ class FsspecStore(Store):
         classes = [check_protocol(name) for name in _protocol_names(url)]
         protocol = classes[0].protocol
         protocols = (protocol,) if isinstance(protocol, str) else tuple(protocol)
-        make = partial(make_filesystem, url, dict(storage_options or {}))
+        given = dict(storage_options or {})
+        if "s3" in protocols:  # botocore has ten connections, if nothing is said
+            config = {"max_pool_connections": concurrency} | dict(given.get("config_kwargs") or {})
+            given["config_kwargs"] = config
         store = cls.__new__(cls)
-        calls = Calls(make, owned=True, concurrency=concurrency)
+        calls = Calls(partial(make_filesystem, url, given), owned=True, concurrency=concurrency)
+        store.max_connections = concurrency
         store._init(calls, protocols, redact(url), read_only, listing)
-        store.recipe = _from_url, (url, dict(storage_options or {}), listing)
+        store.recipe = _from_url, (url, dict(storage_options or {}), listing, concurrency)
         return store
 
     def _init(
@@ -556,8 +562,8 @@ class FsspecStore(Store):
         return translate_error(error, key, exact_errno=self._local)
 
 
-def _from_url(url: str, options: Mapping[str, Any], listing: bool | None) -> FsspecStore:
-    return FsspecStore.from_url(url, storage_options=options, listing=listing)
+def _from_url(url: str, options: Mapping[str, Any], listing: bool | None, concurrency: int) -> FsspecStore:
+    return FsspecStore.from_url(url, storage_options=options, listing=listing, concurrency=concurrency)
 
 
 def _given(fs: Any, path: str) -> tuple[Any, str]:

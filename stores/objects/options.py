@@ -116,7 +116,7 @@ class _Options:
             elif bare == "verify":
                 self.client |= {"allow_invalid_certificates": True} if value is False else _trusting(value)
             elif bare == "max_connections":
-                self.max_connections = int(value)
+                self.max_connections = _at_least_one(bare, value)
             elif bare in CLIENT:
                 self.client[bare] = value
             elif bare in OWN[kind]:
@@ -277,6 +277,16 @@ def _refuse_unknown(given: Mapping[str, Any], known: frozenset[str], where: str 
             near = difflib.get_close_matches(str(name), sorted(known), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise BadLocation(f"{where}unknown option{hint}", key=str(name))
+
+
+def _at_least_one(name: str, value: object) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise BadLocation(f"{value!r} is no number of connections: at least 1 is expected", key=name)
+    return number
 
 
 def _truth(value: object) -> bool:

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from posixpath import commonpath
@@ -120,7 +120,7 @@ class ObjectStore(Store):
     location : str, optional
         Without any secret; found out if not given.
     max_connections : int
-        How many requests may be under way at once.
+        How many requests may be under way at once, each part of a large put being one.
 
     Notes
     -----
@@ -159,7 +159,9 @@ class ObjectStore(Store):
         self._prefix = below
         self._place = place
         self._state = _State(place.kind)
+        self.max_connections = max_connections
         self._limiter = anyio.CapacityLimiter(max_connections)
+        self._gathering = anyio.Lock()
         self._large_limiter = anyio.CapacityLimiter(LARGE_PUTS)
         self._part_connections = min(IN_FLIGHT, max_connections)
 
@@ -568,7 +570,8 @@ class ObjectStore(Store):
                 send_in_parts, self._obstore, path, sending, check, connections=self._part_connections
             )
             put_in_parts = partial(self._until_ended, sending, send, in_parts=True)
-            return await self._call(put_in_parts, key, putting=True, large=True)
+            async with self._connections(self._part_connections):
+                return await self._call(put_in_parts, key, putting=True, large=True)
 
         async def put(mode: Any) -> tuple[int, Any]:
             send = partial(send_whole, self._obstore, path, sending, mode)
@@ -719,6 +722,20 @@ class ObjectStore(Store):
         if putting and isinstance(found, NotFound):
             return Unsupported("something else is in the way of this key", key=key, os_errno=found.os_errno)
         return found
+
+    @asynccontextmanager
+    async def _connections(self, count: int) -> AsyncIterator[None]:
+        """Hold several connections, as who makes many requests in one call needs them."""
+        held: list[object] = []
+        try:
+            async with self._gathering:  # two that hold half of theirs each would wait for ever
+                for borrower in [object() for _ in range(count)]:
+                    await self._limiter.acquire_on_behalf_of(borrower)
+                    held.append(borrower)
+            yield
+        finally:
+            for borrower in held:
+                self._limiter.release_on_behalf_of(borrower)
 
     async def _ask_web(self, ask: Callable[[], T]) -> T:
         try:

@@ -224,6 +224,7 @@ class ZipStore(Store):
         """
         new = cls(key)
         new._shared = _Shared(_RemotePlace(store, key))
+        new.max_connections = store.max_connections
         new.capabilities = Capabilities(
             listable=True,
             ranges=store.capabilities.ranges,

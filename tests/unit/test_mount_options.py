@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, strategies
 
+from stores.base import Store
 from stores.errors import BadLocation
+from zarrmount.cli import cli
 from zarrmount.mount_options import parse_mount_options
 
 
@@ -54,3 +58,32 @@ def test_secrets_are_not_in_messages(text: str) -> None:
     with pytest.raises(BadLocation) as caught:
         parse_mount_options([text.replace("=", "x=").replace("storage_option", "storage")])
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], 64),
+        (["--max-connections", "7"], 7),
+        (["-o", "max_connections=8"], 8),
+        (["-o", "max-connections=8", "--max-connections", "9"], 9),
+    ],
+)
+def test_as_many_connections_as_were_asked_for(
+    words: list[str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Store] = []
+    monkeypatch.setattr("zarrmount.logs.configure_logging", lambda *_: None)
+    monkeypatch.setattr("zarrmount.mount.run_mount", lambda _config, store, **_: opened.append(store) or 0)
+    done = CliRunner().invoke(cli, ["mount", "-f", "s3://bucket/x", str(tmp_path), *words])
+    assert done.exit_code == 0, done.output
+    assert [store.max_connections for store in opened] == [expected]
+
+
+@pytest.mark.parametrize(
+    "words", [["--max-connections", "0"], ["-o", "max_connections=0"], ["-o", "max_connections=x"]]
+)
+def test_no_connections_are_refused(words: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["mount", "s3://bucket/x", str(tmp_path), *words])
+    assert done.exit_code == 2
+    assert "max-connections" in done.output

@@ -111,7 +111,7 @@ class Prefetcher:
         self._time_to_live = time_to_live
         self._fetches: dict[str, _Fetch] = {}
         self._below: dict[str, dict[_Fetch, None]] = {}
-        self._limiter = trio.CapacityLimiter(MOST_REQUESTS)
+        self._limiter = trio.CapacityLimiter(min(MOST_REQUESTS, store.max_connections or MOST_REQUESTS))
         self._most_bytes = min(MOST_BYTES, readers.cache.limit // 2)
         self.bytes = 0
 

@@ -50,6 +50,7 @@ class HintedStore(Store):
     def __init__(self, inner: Store) -> None:
         super().__init__(read_only=inner.read_only)
         self._inner = inner
+        self.max_connections = inner.max_connections
         self._nodes: dict[str, Node] = {}
         self._complete = False
 
