@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from stores.errors import Denied
 
+Write = Callable[[Client, FakeStore, str, bytes], Awaitable[None]]
 TIMES = {"read_timeout": 5.0, "write_timeout": 5.0, "metadata_ttl": 1.0}
 
 
@@ -28,30 +30,45 @@ async def lose_the_answers_of_a_put(client: Client, store: FakeStore, path: str,
     store.faults.remove(fault)
 
 
+async def be_refused_what_an_earlier_attempt_did(
+    client: Client, store: FakeStore, path: str, data: bytes
+) -> None:
+    """As a client library does that tries again by itself: its first attempt arrived."""
+    fault = store.fail("put", after=True, error=lambda: Denied("expired"))
+    assert await failure(client.write(path, data)) == errno.EACCES
+    assert store.data[path] == data
+    store.faults.remove(fault)
+
+
+@pytest.fixture(params=[lose_the_answers_of_a_put, be_refused_what_an_earlier_attempt_did])
+def fail_to_write(request: pytest.FixtureRequest) -> Write:
+    return request.param  # type: ignore[no-any-return]
+
+
 async def test_unlinking_what_may_be_stored_removes_it(
-    store: FakeStore, tmp_path: Path, clock: MockClock
+    store: FakeStore, tmp_path: Path, clock: MockClock, fail_to_write: Write
 ) -> None:
     client = Client(store, tmp_path, **TIMES)
-    await lose_the_answers_of_a_put(client, store, "d/new", b"first")
+    await fail_to_write(client, store, "d/new", b"first")
     await client.unlink("d/new")
     assert "d/new" not in store.data
     client.at_rest()
 
 
 async def test_renaming_what_may_be_stored_leaves_no_second_copy(
-    store: FakeStore, tmp_path: Path, clock: MockClock
+    store: FakeStore, tmp_path: Path, clock: MockClock, fail_to_write: Write
 ) -> None:
     client = Client(store, tmp_path, **TIMES)
-    await lose_the_answers_of_a_put(client, store, "d/new", b"first")
+    await fail_to_write(client, store, "d/new", b"first")
     await client.rename("d/new", "d/other")
     assert store.data == {"d/anchor": b"", "d/other": b"first"}
 
 
 async def test_what_an_earlier_close_left_is_no_conflict(
-    store: FakeStore, tmp_path: Path, clock: MockClock
+    store: FakeStore, tmp_path: Path, clock: MockClock, fail_to_write: Write
 ) -> None:
     client = Client(store, tmp_path, **TIMES)
-    await lose_the_answers_of_a_put(client, store, "d/new", b"first")
+    await fail_to_write(client, store, "d/new", b"first")
     await client.write("d/new", b"second")
     assert store.data["d/new"] == b"second"
     assert client.vfs.dirty() == []

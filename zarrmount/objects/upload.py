@@ -177,6 +177,12 @@ class Uploader:
                     last = error
                     self.retrying[order.key] = error.message
                     log.warning("storing %s failed; trying again in %.1f s", error, pause)
+                except (Precondition, AlreadyExists):
+                    raise
+                except StoreError:
+                    # The client library may have tried before, and that may have arrived.
+                    order.sent.add(await digest_of(content.body))
+                    raise
                 order.sent.add(await digest_of(content.body))
                 await trio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 (jitter, no secret)
                 pause = min(2 * pause, _LONGEST_PAUSE)
