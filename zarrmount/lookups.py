@@ -34,6 +34,7 @@ from zarrmount.arrays import Arrays, KnownArray
 from zarrmount.background import Background
 from zarrmount.objects.prefetch import MOST_KEYS, Prefetcher
 from zarrmount.objects.reader import WHOLE_OBJECT, ReaderPool
+from zarrmount.runs import Runs
 from zarrmount.zarr.chunks import ChunkMap, is_document
 from zarrmount.zarr.walks import Walk
 
@@ -105,6 +106,7 @@ class Lookups:
         self._readers = readers
         self._time_to_live = time_to_live
         self._arrays = Arrays(store, readers, time_to_live)
+        self._runs = Runs(store, time_to_live)
         self.ahead = Prefetcher(store, readers, time_to_live)
         self.known: Callable[[str], Known] = lambda _: NOTHING
         """Tells what is known of a key here; for whoever keeps it to set."""
@@ -171,11 +173,13 @@ class Lookups:
         return Told(found, trio.current_time(), 2)
 
     async def _ask_for_chunk(self, array: KnownArray, key: str, known: Known, only_attributes: bool) -> Told:
+        whole = array.comes_whole and array.is_read and not only_attributes
         answer = await self.ahead.take(key)
+        of_run = await self._runs.answer(array.chunks.path, key) if answer is None and not whole else None
+        answer = answer or of_run
         if answer is not None:
             meta, at = answer.meta, answer.at
         else:
-            whole = array.comes_whole and array.is_read and not only_attributes
             array.asking += 1
             try:
                 meta = await self._object(key, known, whole=whole)
@@ -187,7 +191,8 @@ class Lookups:
         if meta is not None:
             array.largest = max(array.largest, meta.size)
             return Told(Lookup(object=meta), at, 1 if only_attributes else 0)
-        self._visit(array, key)
+        if of_run is None:
+            self._visit(array, key)
         # Where there are empty directories one may have the name; else it takes what no library writes.
         if not self._store.capabilities.directories and await self._arrays.confirm(array):
             return Told(None, at)
@@ -301,11 +306,15 @@ class Lookups:
     def changed(self, key: str) -> None:
         """Take note that a key changes here: what the store said of it is history."""
         self.ahead.drop(key)
-        if not is_document(key) and self._arrays.known(key) is not None:
+        array = self._arrays.known(key)
+        if array is not None:
+            self._runs.changed(array.chunks.path)
+        if not is_document(key) and array is not None:
             return
         self._arrays.forget(key)
 
     def changed_below(self, prefix: str) -> None:
         """Take note that all below a prefix changes here."""
         self.ahead.drop_below(prefix)
+        self._runs.changed_below(prefix)
         self._arrays.forget(prefix)

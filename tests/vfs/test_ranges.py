@@ -335,12 +335,12 @@ async def test_one_directory_of_many_is_no_reason_to_list_the_others(
 async def test_a_reader_who_stops_leaves_a_window_at_most(tmp_path: Path, clock: MockClock) -> None:
     store = S3(row_keys(100_000), {"a/zarr.json": document([100_000])})
     async with mounted(store, tmp_path) as client, client.at("a/c") as inode:
-        handle = client.vfs.open_dir(inode.number).number
+        handle = client.open_dir(inode.number).number
         for position in range(15_500):
-            assert await client.vfs.dir_entry(handle, position) is not None
+            assert await client.vfs.directories.entry(handle, position) is not None
         await trio.sleep(5)
         assert store.pages <= 16 + MOST_PAGES
-        await client.vfs.release_dir(handle)
+        await client.vfs.directories.release(handle)
         await trio.sleep(5)
         assert store.pages <= 16 + MOST_PAGES
 
@@ -349,7 +349,7 @@ async def test_a_slow_reader_is_told_nothing_old(tmp_path: Path, clock: MockCloc
     """What was asked for ahead and not taken for longer than it holds is asked for again."""
     store = S3(row_keys(20_000), {"a/zarr.json": document([20_000])}, page=500)
     async with mounted(store, tmp_path, ttl=1) as client, client.at("a/c") as inode:
-        handle = client.vfs.open_dir(inode.number).number
+        handle = client.open_dir(inode.number).number
         seen = set()
         for position in range(20_000):
             if position % 3000 == 2999:
@@ -357,7 +357,7 @@ async def test_a_slow_reader_is_told_nothing_old(tmp_path: Path, clock: MockCloc
                 size = int(1000 * trio.current_time())
                 store.extra = dict.fromkeys(store.extra, size)
                 store.relist()
-            entry = await client.vfs.dir_entry(handle, position)
+            entry = await client.vfs.directories.entry(handle, position)
             assert entry is not None
             seen.add(entry.name)
             if (
@@ -366,9 +366,9 @@ async def test_a_slow_reader_is_told_nothing_old(tmp_path: Path, clock: MockCloc
                 and trio.current_time() < entry.expires
             ):
                 assert entry.found.size >= 1000 * (trio.current_time() - 1)
-        assert await client.vfs.dir_entry(handle, 20_000) is None
+        assert await client.vfs.directories.entry(handle, 20_000) is None
         assert len(seen) == 20_000
-        await client.vfs.release_dir(handle)
+        await client.vfs.directories.release(handle)
 
 
 @pytest.mark.parametrize("skip", [1, 3, 6, 9, 15])
@@ -398,14 +398,14 @@ async def test_an_order_of_its_own_is_refused(clock: MockClock) -> None:
 async def test_changes_made_here_meanwhile_are_shown(tmp_path: Path, clock: MockClock) -> None:
     store = S3(row_keys(10_000), {"a/zarr.json": document([10_000])})
     async with mounted(store, tmp_path) as client, client.at("a/c") as inode:
-        handle = client.vfs.open_dir(inode.number).number
-        names = [(await client.vfs.dir_entry(handle, position)) for position in range(4_500)]
+        handle = client.open_dir(inode.number).number
+        names = [(await client.vfs.directories.entry(handle, position)) for position in range(4_500)]
         await client.write("a/c/new", b"12345")
         store.relist()
-        while (entry := await client.vfs.dir_entry(handle, len(names))) is not None:
+        while (entry := await client.vfs.directories.entry(handle, len(names))) is not None:
             names.append(entry)
         given = [entry.name for entry in names if entry is not None]
         assert len(given) == len(set(given))
         assert set(given) >= set(map(str, range(10_000)))
-        await client.vfs.release_dir(handle)
+        await client.vfs.directories.release(handle)
         assert await client.size("a/c/new") == 5
