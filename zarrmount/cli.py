@@ -17,11 +17,11 @@ import click
 
 from stores.errors import StoreError
 from zarrmount import __version__
-from zarrmount.command_types import KeyValue, Octal, OptionalValueCommand, Seconds, Size
-from zarrmount.config import MountConfig, state_directory
-from zarrmount.mount_options import MountOptions, parse_mount_options
+from zarrmount.command_options import log_file_of, mount_config, storage_options, store_options
+from zarrmount.command_types import Octal, OptionalValueCommand, Seconds, Size
+from zarrmount.config import state_directory
+from zarrmount.mount_options import parse_mount_options
 from zarrmount.places import check_mountpoint
-from zarrmount.settings import INDEFINITE, TreeSettings
 from zarrmount.zarr.errors import MetadataError
 
 if TYPE_CHECKING:
@@ -61,34 +61,6 @@ def cli() -> None:
     """Show any Zarr store as a directory, to read and to write."""
 
 
-def _store_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say how to reach a store."""
-    for option in reversed(
-        [
-            click.option(
-                "--storage-option",
-                "storage_options",
-                type=KeyValue(),
-                multiple=True,
-                help="Option of the backend, as in zarr's storage_options (repeatable).",
-            ),
-            click.option("--endpoint-url", metavar="URL", help="Server that speaks S3, Azure or GCS."),
-            click.option("--region", help="Region of the bucket."),
-            click.option("--profile", help="Profile in ~/.aws to take credentials from."),
-            click.option("--no-sign-request", is_flag=True, help="Ask without credentials."),
-            click.option(
-                "--backend",
-                type=click.Choice(["auto", "obstore", "fsspec"]),
-                default="auto",
-                show_default=True,
-                help="Library that talks to the store.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command(cls=OptionalValueCommand)
 @click.argument("store")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
@@ -96,7 +68,7 @@ def _store_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--read-only", is_flag=True, help="Refuse every change.")
 @click.option("--create", is_flag=True, help="Make a missing local directory or zip.")
 @click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
-@_store_options
+@store_options
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -203,9 +175,9 @@ def mount(store: str, mountpoint: Path, options: tuple[str, ...], foreground: bo
     from zarrmount.daemon import StartFailedError, run_in_background
 
     parsed = parse_mount_options(options)
-    config = _mount_config(store, mountpoint, given, parsed)
+    config = mount_config(store, mountpoint, given, parsed)
     check_mountpoint(config)
-    log_file = _log_file(config, given, parsed, foreground=foreground)
+    log_file = log_file_of(config, given, parsed, foreground=foreground)
 
     def work(ready: Callable[[], None]) -> int:
         from zarrmount.logs import configure_logging
@@ -236,91 +208,6 @@ def _wait(mountpoint: Path, log_file: Path | None) -> None:
 
     if not wait_until_it_answers(mountpoint, _ANSWER_TIMEOUT):
         raise click.ClickException(f"{mountpoint} was mounted but does not answer; see {log_file}")
-
-
-def _mount_config(
-    location: str, mountpoint: Path, given: Mapping[str, Any], parsed: MountOptions
-) -> MountConfig:
-    """Join the options of the command line with those of ``-o``, which come second."""
-    context = click.get_current_context()
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        typed = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-        text = parsed.values.get(name)
-        if text is None or typed:
-            values[name] = value
-        else:
-            parameter = next(p for p in context.command.params if p.name == name)
-            values[name] = parameter.type.convert(text, parameter, context)
-    immutable = values["immutable"] or "immutable" in parsed.flags
-    kernel = set(parsed.kernel)
-    kernel |= {name for name in ("allow_other", "allow_root") if given[name]}
-    tree = TreeSettings(
-        uid=values["uid"],
-        gid=values["gid"],
-        umask=values["umask"] or 0,
-        dir_mode=values["dir_mode"],
-        file_mode=values["file_mode"],
-        metadata_ttl=INDEFINITE if immutable else values["metadata_ttl"],
-        read_timeout=values["read_timeout"],
-        write_timeout=values["write_timeout"],
-        overwrite_conflicts=values["on_conflict"] == "overwrite",
-        rename_wait=values["rename_wait"],
-        writeback=values["writeback"],
-    )
-    return MountConfig(
-        location=location,
-        mountpoint=Path(os.path.realpath(mountpoint)),
-        storage_options=_storage_options(values, parsed),
-        backend=values["backend"],
-        max_connections=values["max_connections"],
-        read_only=values["read_only"] or "ro" in parsed.flags or immutable,
-        create=values["create"] or "create" in parsed.flags,
-        nonempty=values["nonempty"] or "nonempty" in parsed.flags,
-        kernel_options=frozenset(kernel),
-        tree=tree,
-        staging_dir=Path(values["staging_dir"] or state_directory() / "staging").absolute(),
-        max_dirty=values["max_dirty"],
-        cache_dir=Path(values["cache"]).absolute() if values["cache"] is not None else None,
-        max_cache_size=values["max_cache_size"],
-        min_free_space=values["min_free_space"],
-        immutable=immutable,
-    )
-
-
-def _storage_options(values: Mapping[str, Any], parsed: MountOptions | None = None) -> dict[str, object]:
-    """Collect the options of the backend from all the places where they can be given."""
-    options: dict[str, object] = dict(parsed.storage) if parsed is not None else {}
-    options |= {name: _plain(text) for name, text in dict(values["storage_options"]).items()}
-    for name in ("endpoint_url", "region", "profile"):
-        if values.get(name):
-            options[name] = values[name]
-    if values.get("no_sign_request") or (parsed is not None and "no_sign_request" in parsed.flags):
-        options["anon"] = True
-    return {name: _plain(value) if isinstance(value, str) else value for name, value in options.items()}
-
-
-def _plain(text: str) -> object:
-    """Read what looks like JSON (``true``, ``3``, ``{"a": 1}``) as such, anything else as text."""
-    if text[:1] in "{[" or text in ("true", "false", "null", "True", "False"):
-        try:
-            parsed: object = json.loads(text.lower() if text in ("True", "False") else text)
-        except ValueError:
-            return text
-        return parsed
-    return text
-
-
-def _log_file(
-    config: MountConfig, given: Mapping[str, Any], parsed: MountOptions, *, foreground: bool
-) -> Path | None:
-    asked = given["log_file"] or parsed.values.get("log_file")
-    if asked:
-        return Path(asked).absolute()
-    if foreground:
-        return None
-    name = str(config.mountpoint).strip("/").replace("/", "-") or "root"
-    return state_directory() / "log" / f"{name}.log"
 
 
 @cli.command()
@@ -355,7 +242,7 @@ def _resolve(mountpoint: Path) -> Path:
 @click.argument("path", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tree", is_flag=True, help="Print the hierarchy below PATH.")
-@_store_options
+@store_options
 def info(store: str, path: str, as_json: bool, tree: bool, **given: Any) -> None:
     """Tell what the array or group PATH in STORE is (default: its root)."""
     import anyio
@@ -364,7 +251,7 @@ def info(store: str, path: str, as_json: bool, tree: bool, **given: Any) -> None
     from zarrmount import info as report
 
     opened = open_store(
-        store, read_only=True, backend=given["backend"], storage_options=_storage_options(given)
+        store, read_only=True, backend=given["backend"], storage_options=storage_options(given)
     )
 
     async def collect() -> dict[str, Any]:
@@ -405,7 +292,7 @@ def compact(archive: str) -> None:
 @click.option("--discard", is_flag=True, help="Delete them.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 @click.option("--staging-dir", type=click.Path(path_type=Path), help="As the store was mounted with.")
-@_store_options
+@store_options
 def recover(store: str | None, keys: tuple[str, ...], **given: Any) -> None:
     """List, store, save or discard what mounts with --writeback could not store.
 
@@ -426,7 +313,7 @@ def recover(store: str | None, keys: tuple[str, ...], **given: Any) -> None:
             raise click.UsageError(f"--{action} needs a STORE")
         _echo_lines(recovery.overview(staging_dir))
         return
-    waiting = recovery.find(staging_dir, store, _storage_options(given))
+    waiting = recovery.find(staging_dir, store, storage_options(given))
     if waiting is None and keys:
         raise click.ClickException(f"nothing waits to be stored in {store}")
     if waiting is None:
@@ -463,7 +350,7 @@ def _recover(
         elif action == "save":
             left = recovery.save(journal, chosen, given["save"].absolute())
         else:
-            opened = open_store(store, backend=given["backend"], storage_options=_storage_options(given))
+            opened = open_store(store, backend=given["backend"], storage_options=storage_options(given))
             with drawn("storing") as show:
                 left = recovery.upload(
                     opened, journal, chosen, overwrite=given["overwrite"], staging_dir=staging_dir, show=show
