@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import obstore
 import pytest
-from botocore.config import Config
 
 from stores.base import Store
 from stores.errors import (
@@ -121,7 +119,7 @@ async def test_bucket_that_goes(moto_server: S3Server) -> None:
     bucket = moto_server.create()
     store = ObjectStore.from_url(f"s3://{bucket}", storage_options=moto_server.storage_options)
     await store.open()
-    _client(moto_server).delete_bucket(Bucket=bucket)
+    moto_server.client().delete_bucket(Bucket=bucket)
     for ask in (store.get("a"), store.put("a", b"x"), store.delete("a"), collect(store)):
         with pytest.raises(Unavailable, match="there is no bucket") as caught:
             await ask
@@ -391,21 +389,10 @@ async def test_how_many_requests_a_call_costs() -> None:
 # -- what others put into a bucket ---------------------------------------------------------------
 
 
-def _client(server: S3Server) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-        region_name=server.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-
-
 async def test_markers_of_directories(rados_gateway: S3Server) -> None:
     """A key with a slash at its end, as consoles make it, is an empty directory and no object."""
     bucket = rados_gateway.create()
-    client = _client(rados_gateway)
+    client = rados_gateway.client()
     for key in ("empty/", "full/", "full/a"):
         client.put_object(Bucket=bucket, Key=key, Body=b"")
     store = ObjectStore.from_url(f"s3://{bucket}", storage_options=rados_gateway.storage_options)

@@ -10,19 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
-import boto3
 import pytest
-from botocore.config import Config
 from obstore.store import LocalStore
-from reliability.faulty_proxy import FaultyProxy, faulty_proxy
+from proxies import proxy_before
 
 from stores.bodies import BodyFailed, GivenUp
 from stores.errors import AlreadyExists, Precondition, Unavailable
@@ -77,14 +73,7 @@ class Bucket:
         self.name = server.create()
         self.options = server.storage_options | options
         self.store = ObjectStore.from_url(f"s3://{self.name}", storage_options=self.options)
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=server.endpoint,
-            aws_access_key_id=server.key,
-            aws_secret_access_key=server.secret,
-            region_name=server.region,
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        self.client = server.client()
 
     def uploads(self) -> list[str]:
         """The uploads that are not finished."""
@@ -110,15 +99,6 @@ class Bucket:
 def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     with Bucket(request.getfixturevalue(request.param)) as bucket:
         yield bucket
-
-
-@contextmanager
-def proxy_before(server: S3Server) -> Iterator[FaultyProxy]:
-    """A proxy whose connections are cut with it, whatever they were passing on."""
-    with faulty_proxy(server.endpoint) as proxy:
-        yield proxy
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-        gc.collect()
 
 
 def file_of(data: bytes) -> io.BytesIO:

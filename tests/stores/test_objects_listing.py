@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import aclosing
 
 import anyio
-import boto3
 import pytest
 from reliability.faulty_proxy import FaultyProxy, faulty_proxy
 from servers import S3Server
@@ -19,13 +18,7 @@ from stores.testing._kit import collect
 @pytest.fixture(scope="module")
 def proxy(moto_server: S3Server) -> Iterator[tuple[FaultyProxy, str]]:
     bucket = moto_server.create()
-    client = boto3.client(
-        "s3",
-        endpoint_url=moto_server.endpoint,
-        aws_access_key_id=moto_server.key,
-        aws_secret_access_key=moto_server.secret,
-        region_name=moto_server.region,
-    )
+    client = moto_server.client()
     keys = [f"leaf/{number:05}" for number in range(PAGE + 7)]
     keys += [f"tree/c/{i}/{j}" for i in range(3) for j in range(350)]
     keys += [f"exact/{number:05}" for number in range(PAGE)]
