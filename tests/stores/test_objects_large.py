@@ -23,8 +23,7 @@ from proxies import proxy_before
 from stores.bodies import BodyFailed, GivenUp
 from stores.errors import AlreadyExists, Precondition, Unavailable
 from stores.meta import Body
-from stores.objects import ObjectStore, sending
-from stores.objects import store as object_store
+from stores.objects import ObjectStore, puts, sending
 from stores.objects.errors import translate
 from stores.objects.sending import LARGE, Sending
 from stores.testing import collect
@@ -49,7 +48,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As large as the servers demand, so that the tests need not send more."""
     monkeypatch.setattr(sending, "PART", PART)
     monkeypatch.setattr(sending, "LARGE", 4 * PART)
-    monkeypatch.setattr(object_store, "LARGE", 4 * PART)
+    monkeypatch.setattr(puts, "LARGE", 4 * PART)
 
 
 class ObservedFile(io.BytesIO):
@@ -140,13 +139,13 @@ async def test_the_condition_is_looked_at_when_all_parts_are_stored(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = []
-    look = bucket.store._check_condition
+    look = bucket.store._puts._check_condition
 
     def looked(*args: Any) -> None:
         stored.append(bucket.parts("a") if bucket.uploads() else 0)
         look(*args)
 
-    monkeypatch.setattr(bucket.store, "_check_condition", looked)
+    monkeypatch.setattr(bucket.store._puts, "_check_condition", looked)
     await bucket.store.put("a", DATA, if_absent=True)
     assert stored == [0, PARTS]  # the few bytes that remain are sent after that
 

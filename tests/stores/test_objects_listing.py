@@ -93,11 +93,11 @@ async def test_a_page_is_asked_for_when_it_is_wanted(
 
 
 async def test_an_order_of_its_own_hides_nothing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = store._meta
+    asked = store._remote.meta
 
     def shuffled(raw: dict[str, object], key: str) -> ObjectMeta:
         return asked(raw, f"leaf/{int(key[5:]) * 709 % (PAGE + 7):05}" if key.startswith("leaf/") else key)
 
-    monkeypatch.setattr(store, "_meta", shuffled)
+    monkeypatch.setattr(store._remote, "meta", shuffled)
     found = await collect(store, "leaf")
     assert len(found.objects) == PAGE + 7
