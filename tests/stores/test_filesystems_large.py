@@ -20,8 +20,7 @@ from proxies import proxy_before
 
 from stores import bridge
 from stores.errors import AlreadyExists
-from stores.filesystems import FsspecStore, files
-from stores.filesystems import store as fsspec_store
+from stores.filesystems import FsspecStore, files, puts
 from stores.filesystems.kinds import KINDS, PART
 from stores.testing import collect
 from tests.servers import S3Server
@@ -39,7 +38,7 @@ def close_the_bridge() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def large_from_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LARGE", 2 * PART)
-    monkeypatch.setattr(fsspec_store, "LARGE", 2 * PART)
+    monkeypatch.setattr(puts, "LARGE", 2 * PART)
 
 
 @pytest.fixture
