@@ -470,23 +470,26 @@ class Store(ABC):
                 found.append(await self._head(path))
 
         async def ask_prefix() -> None:
-            if not self.capabilities.listable:
-                return
-            async with aclosing(self._list_dir(path)) as pages:
-                async for page in pages:
-                    if page.objects or page.prefixes:
-                        below.append(PrefixMeta(path))
-                        return
+            if self.capabilities.listable and await self._holds_anything(path):
+                below.append(PrefixMeta(path))
 
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(ask_object)
                 group.start_soon(ask_prefix)
         except* StoreError as errors:
-            raise errors.exceptions[0] from None
+            raise _first(errors) from None
         if not found and not below:
             raise NotFound("no such key", key=path)
         return Lookup(found[0] if found else None, below[0] if below else None)
+
+    async def _holds_anything(self, prefix: str) -> bool:
+        """Whether there is anything below `prefix`, or it is an empty directory; for `_lookup`."""
+        async with aclosing(self._list_dir(prefix)) as pages:
+            async for page in pages:
+                if page.objects or page.prefixes:
+                    return True
+        return False
 
     def _lookup_now(self, path: str) -> Lookup | None:  # noqa: ARG002 - for stores that can
         return None
@@ -540,3 +543,8 @@ class Store(ABC):
     def _need(self, capability: str, path: str) -> None:
         if not getattr(self.capabilities, capability):
             raise Unsupported(f"this kind of store has no {capability}", key=path)
+
+
+def _first(errors: BaseExceptionGroup[StoreError]) -> StoreError:
+    found = errors.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -29,7 +29,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 __all__ = [
     "AzureServer",
@@ -71,11 +71,20 @@ class S3Server:
 
     def create(self, bucket: str | None = None) -> str:
         """Create a bucket (with a name of its own, if none is given) and return its name."""
+        bucket = bucket or _unique()
+        client = self.client()
+        try:
+            client.create_bucket(Bucket=bucket)
+        finally:
+            client.close()
+        return bucket
+
+    def client(self) -> Any:
+        """Return a client of S3's own kind; the caller closes it."""
         import boto3
         from botocore.config import Config
 
-        bucket = bucket or _unique()
-        client = boto3.client(
+        return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=self.key,
@@ -83,11 +92,6 @@ class S3Server:
             region_name=self.region,
             config=Config(s3={"addressing_style": "path"}),
         )
-        try:
-            client.create_bucket(Bucket=bucket)
-        finally:
-            client.close()
-        return bucket
 
     @property
     def storage_options(self) -> dict[str, object]:

@@ -17,8 +17,9 @@ from stores.bridge import Bridge, run_on_loop
 from stores.concurrency import LoopLimiter
 from stores.errors import BadLocation
 from stores.filesystems.kinds import kind_of, plain, protocols_of
+from stores.urls import redact
 
-__all__ = ["Calls", "check_protocol", "make_filesystem"]
+__all__ = ["Calls", "check_protocol", "make_filesystem", "protocol_names"]
 
 _locks: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
 _locks_lock = threading.Lock()
@@ -143,6 +144,20 @@ async def _close_sessions(fs: Any) -> None:
 
 
 # -- URLs ------------------------------------------------------------------------------------------
+
+
+def protocol_names(url: str) -> list[str]:
+    """Return the protocols of a URL or chain of URLs; BadLocation if it names none."""
+    names = []
+    for number, link in enumerate(url.split("::")):
+        scheme, mark, _ = link.partition("://")
+        if mark:
+            names.append(scheme)
+        elif number == 0:
+            names.append(link if "::" in url else "file")
+    if not names or not names[0]:
+        raise BadLocation(f"{redact(url)!r} names no protocol")
+    return names
 
 
 def check_protocol(protocol: str) -> Any:

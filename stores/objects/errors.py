@@ -27,7 +27,7 @@ from stores.errors import (
     Unsupported,
 )
 
-__all__ = ["OBSTORE_ERRORS", "Failure", "translate"]
+__all__ = ["OBSTORE_ERRORS", "Failure", "UnlistableKey", "failure_of", "translate"]
 
 OBSTORE_ERRORS = (obstore_errors.BaseError, OSError, NotImplementedError, ValueError)
 """Everything that a call of obstore raises for what happened outside of this process."""
@@ -121,6 +121,11 @@ class Failure:
         """The server's answer in a few words."""
         words = self.code or (f"status {self.status}" if self.status else "")
         return f"{words}: {self.said}" if self.said and words else words
+
+
+def failure_of(error: StoreError) -> Failure:
+    """Return what obstore told of an error; nothing, if it was not obstore that told."""
+    return Failure.of(error.__cause__ or Exception())
 
 
 def translate(error: BaseException, key: str | None, *, place: str, endpoint: str, bucket: str) -> StoreError:

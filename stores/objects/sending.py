@@ -22,7 +22,7 @@ from stores.bodies import BodyReader, GivenUp
 from stores.meta import Body
 from stores.objects.errors import OBSTORE_ERRORS
 
-__all__ = ["LARGE", "Sending", "send_in_parts", "send_whole"]
+__all__ = ["IN_FLIGHT", "LARGE", "Sending", "send_in_parts", "send_whole"]
 
 PART = 8 << 20
 IN_FLIGHT = 8
@@ -129,12 +129,8 @@ def send_in_parts(
 
     Parameters
     ----------
-    store : obstore store
-        Where to.
-    path : str
-        In it.
-    sending : Sending
-        What.
+    store, path, sending
+        As for `send_whole`.
     check : callable
         Raises what the put shall raise if its condition does not hold; called before the first part
         is sent, and again when all are stored.

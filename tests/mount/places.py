@@ -150,17 +150,7 @@ class S3Backdoor(Backdoor):
 @cache
 def s3_client(server: S3Server, pid: int) -> Any:
     """Return a client for one process (connections do not outlive a fork)."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-        region_name=server.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
+    return server.client()
 
 
 def s3_options(server: S3Server) -> tuple[str, ...]:

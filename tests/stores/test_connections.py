@@ -16,8 +16,7 @@ import pytest
 from stores import open_store
 from stores.errors import BadLocation
 from stores.filesystems import FsspecStore
-from stores.objects import ObjectStore, sending
-from stores.objects import store as object_store
+from stores.objects import ObjectStore, puts, sending
 
 LIMIT = 4
 
@@ -111,7 +110,7 @@ async def test_parts_of_large_puts_count(
     server: tuple[str, type[Counting]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint, counting = server
-    monkeypatch.setattr(object_store, "LARGE", 1 << 20)
+    monkeypatch.setattr(puts, "LARGE", 1 << 20)
     monkeypatch.setattr(sending, "PART", 1 << 18)
     async with s3(endpoint, "obstore") as store, anyio.create_task_group() as writers:
         for number in range(3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import io
 import json
@@ -10,23 +9,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import anyio
 import anyio.lowlevel
-import boto3
 import pytest
-from botocore.config import Config
-from reliability.faulty_proxy import FaultyProxy, faulty_proxy
+from proxies import proxy_before
 
 from stores import bridge
 from stores.errors import AlreadyExists
-from stores.filesystems import FsspecStore, files
-from stores.filesystems import store as fsspec_store
+from stores.filesystems import FsspecStore, files, puts
 from stores.filesystems.kinds import KINDS, PART
 from stores.testing import collect
 from tests.servers import S3Server
@@ -44,31 +38,14 @@ def close_the_bridge() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def large_from_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LARGE", 2 * PART)
-    monkeypatch.setattr(fsspec_store, "LARGE", 2 * PART)
+    monkeypatch.setattr(puts, "LARGE", 2 * PART)
 
 
 @pytest.fixture
 def client(rados_gateway: S3Server) -> Iterator[Any]:
-    server = rados_gateway
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-        region_name=server.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
+    client = rados_gateway.client()
     yield client
     client.close()
-
-
-@contextmanager
-def proxy_before(server: S3Server) -> Iterator[FaultyProxy]:
-    """A proxy whose connections are cut with it, whatever they were passing on."""
-    with faulty_proxy(server.endpoint) as proxy:
-        yield proxy
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-        gc.collect()
 
 
 @pytest.fixture(params=["local", "moto_server", "azurite_server", "rados_gateway"])

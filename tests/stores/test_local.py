@@ -416,7 +416,7 @@ async def test_file_systems_without_renameat2(store, path, monkeypatch):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         rename_at(source_dir, source, target_dir, target, flags)
 
-    monkeypatch.setattr("stores.local.files.rename_at", old)
+    monkeypatch.setattr("stores.local.replacing.rename_at", old)
     meta = await store.put("a", b"x", if_absent=True)
     assert meta.posix.nlink == 1
     with pytest.raises(AlreadyExists):

@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import obstore
 import pytest
-from botocore.config import Config
 
 from stores.base import Store
 from stores.errors import (
@@ -121,7 +119,7 @@ async def test_bucket_that_goes(moto_server: S3Server) -> None:
     bucket = moto_server.create()
     store = ObjectStore.from_url(f"s3://{bucket}", storage_options=moto_server.storage_options)
     await store.open()
-    _client(moto_server).delete_bucket(Bucket=bucket)
+    moto_server.client().delete_bucket(Bucket=bucket)
     for ask in (store.get("a"), store.put("a", b"x"), store.delete("a"), collect(store)):
         with pytest.raises(Unavailable, match="there is no bucket") as caught:
             await ask
@@ -140,7 +138,7 @@ async def test_wrong_credentials_s3(rados_gateway: S3Server, wrong: dict[str, An
     options = rados_gateway.storage_options | wrong
     store = ObjectStore.from_url(f"s3://{rados_gateway.create()}", storage_options=options)
     assert says in await error_of(store, Denied)
-    store._state.opened = True  # the same later, when a key is changed while it is in use
+    store._remote.opened = True  # the same later, when a key is changed while it is in use
     for ask in (store.head("a"), store.get("a"), store.put("a", b"x"), store.delete("a"), collect(store)):
         with pytest.raises(Denied) as caught:
             await ask
@@ -158,7 +156,7 @@ async def test_wrong_credentials_azure(azurite_server: AzureServer) -> None:
 async def test_missing_container(azurite_server: AzureServer) -> None:
     store = ObjectStore.from_url("az://no-such-container", storage_options=azurite_server.storage_options)
     assert "there is no container 'no-such-container'" in await error_of(store, NotFound)
-    store._state.opened = True
+    store._remote.opened = True
     for ask in (store.get("a"), store.put("a", b"x"), store.delete("a"), collect(store)):
         with pytest.raises(Unavailable, match="there is no container"):
             await ask
@@ -334,9 +332,9 @@ async def test_quotes_of_etags_are_learned(rados_gateway: S3Server) -> None:
     first = await store.put("a", b"1")
     with pytest.raises(Precondition):
         await store.put("a", b"x", if_version="0" * 32)
-    assert not store._state.bare_etags
+    assert not store._puts.bare_etags
     second = await store.put("a", b"2", if_version=first.version)
-    assert store._state.bare_etags
+    assert store._puts.bare_etags
     with pytest.raises(Precondition):
         await store.put("a", b"x", if_version=first.version)
     await store.put("a", b"3", if_version=second.version)
@@ -391,21 +389,10 @@ async def test_how_many_requests_a_call_costs() -> None:
 # -- what others put into a bucket ---------------------------------------------------------------
 
 
-def _client(server: S3Server) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-        region_name=server.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-
-
 async def test_markers_of_directories(rados_gateway: S3Server) -> None:
     """A key with a slash at its end, as consoles make it, is an empty directory and no object."""
     bucket = rados_gateway.create()
-    client = _client(rados_gateway)
+    client = rados_gateway.client()
     for key in ("empty/", "full/", "full/a"):
         client.put_object(Bucket=bucket, Key=key, Body=b"")
     store = ObjectStore.from_url(f"s3://{bucket}", storage_options=rados_gateway.storage_options)
@@ -497,7 +484,7 @@ async def test_views_share_what_is_learned(moto_server: S3Server) -> None:
     store = ObjectStore.from_url(url, storage_options=moto_server.storage_options)
     view = store.with_read_only()
     await view.open()
-    assert store._state.opened
+    assert store._remote.opened
     assert re.fullmatch(r"<ObjectStore s3://test-\w+/p read-only>", repr(view))
 
 

@@ -10,25 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
-import boto3
 import pytest
-from botocore.config import Config
 from obstore.store import LocalStore
-from reliability.faulty_proxy import FaultyProxy, faulty_proxy
+from proxies import proxy_before
 
 from stores.bodies import BodyFailed, GivenUp
 from stores.errors import AlreadyExists, Precondition, Unavailable
 from stores.meta import Body
-from stores.objects import ObjectStore, sending
-from stores.objects import store as object_store
+from stores.objects import ObjectStore, puts, sending
 from stores.objects.errors import translate
 from stores.objects.sending import LARGE, Sending
 from stores.testing import collect
@@ -53,7 +48,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As large as the servers demand, so that the tests need not send more."""
     monkeypatch.setattr(sending, "PART", PART)
     monkeypatch.setattr(sending, "LARGE", 4 * PART)
-    monkeypatch.setattr(object_store, "LARGE", 4 * PART)
+    monkeypatch.setattr(puts, "LARGE", 4 * PART)
 
 
 class ObservedFile(io.BytesIO):
@@ -77,14 +72,7 @@ class Bucket:
         self.name = server.create()
         self.options = server.storage_options | options
         self.store = ObjectStore.from_url(f"s3://{self.name}", storage_options=self.options)
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=server.endpoint,
-            aws_access_key_id=server.key,
-            aws_secret_access_key=server.secret,
-            region_name=server.region,
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        self.client = server.client()
 
     def uploads(self) -> list[str]:
         """The uploads that are not finished."""
@@ -110,15 +98,6 @@ class Bucket:
 def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     with Bucket(request.getfixturevalue(request.param)) as bucket:
         yield bucket
-
-
-@contextmanager
-def proxy_before(server: S3Server) -> Iterator[FaultyProxy]:
-    """A proxy whose connections are cut with it, whatever they were passing on."""
-    with faulty_proxy(server.endpoint) as proxy:
-        yield proxy
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-        gc.collect()
 
 
 def file_of(data: bytes) -> io.BytesIO:
@@ -160,13 +139,13 @@ async def test_the_condition_is_looked_at_when_all_parts_are_stored(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = []
-    look = bucket.store._check_condition
+    look = bucket.store._puts._check_condition
 
     def looked(*args: Any) -> None:
         stored.append(bucket.parts("a") if bucket.uploads() else 0)
         look(*args)
 
-    monkeypatch.setattr(bucket.store, "_check_condition", looked)
+    monkeypatch.setattr(bucket.store._puts, "_check_condition", looked)
     await bucket.store.put("a", DATA, if_absent=True)
     assert stored == [0, PARTS]  # the few bytes that remain are sent after that
 

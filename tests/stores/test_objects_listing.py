@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import aclosing
 
 import anyio
-import boto3
 import pytest
 from reliability.faulty_proxy import FaultyProxy, faulty_proxy
 from servers import S3Server
@@ -19,13 +18,7 @@ from stores.testing._kit import collect
 @pytest.fixture(scope="module")
 def proxy(moto_server: S3Server) -> Iterator[tuple[FaultyProxy, str]]:
     bucket = moto_server.create()
-    client = boto3.client(
-        "s3",
-        endpoint_url=moto_server.endpoint,
-        aws_access_key_id=moto_server.key,
-        aws_secret_access_key=moto_server.secret,
-        region_name=moto_server.region,
-    )
+    client = moto_server.client()
     keys = [f"leaf/{number:05}" for number in range(PAGE + 7)]
     keys += [f"tree/c/{i}/{j}" for i in range(3) for j in range(350)]
     keys += [f"exact/{number:05}" for number in range(PAGE)]
@@ -100,11 +93,11 @@ async def test_a_page_is_asked_for_when_it_is_wanted(
 
 
 async def test_an_order_of_its_own_hides_nothing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = store._meta
+    asked = store._remote.meta
 
     def shuffled(raw: dict[str, object], key: str) -> ObjectMeta:
         return asked(raw, f"leaf/{int(key[5:]) * 709 % (PAGE + 7):05}" if key.startswith("leaf/") else key)
 
-    monkeypatch.setattr(store, "_meta", shuffled)
+    monkeypatch.setattr(store._remote, "meta", shuffled)
     found = await collect(store, "leaf")
     assert len(found.objects) == PAGE + 7

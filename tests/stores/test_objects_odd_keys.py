@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import boto3
 import pytest
 from servers import S3Server
 
@@ -15,13 +14,7 @@ from stores.objects.spare import spare_lister
 
 def _fill(server: S3Server, *keys: str) -> str:
     bucket = server.create()
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.key,
-        aws_secret_access_key=server.secret,
-        region_name=server.region,
-    )
+    client = server.client()
     for key in keys:
         client.put_object(Bucket=bucket, Key=key, Body=key.encode())
     return bucket

@@ -13,6 +13,7 @@ import zlib
 from contextlib import suppress
 
 import pytest
+from contents import content, names
 
 import stores.zipped.format as zip_format
 import stores.zipped.inflate as zip_inflate
@@ -69,11 +70,6 @@ def make_zip(members, method=zipfile.ZIP_STORED, file=None, comment=b""):
     return file.getvalue() if isinstance(file, io.BytesIO) else None
 
 
-def names(directory) -> list[str]:
-    """Return what is in a directory of the disk."""
-    return sorted(found.name for found in directory.iterdir())
-
-
 def without(data: bytes, keys: set[str]) -> bytes:
     """Return an archive without some members."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -82,11 +78,6 @@ def without(data: bytes, keys: set[str]) -> bytes:
 
 def over(data: bytes) -> ZipStore:
     return ZipStore.over(MemoryStore({"a.zip": data}), "a.zip")
-
-
-async def content(store) -> dict[str, bytes]:
-    """Read all objects of a store."""
-    return {key: (await store.get(key))[0] for key in (await collect(store, recursive=True)).objects}
 
 
 class CountingReader(ObjectReader):

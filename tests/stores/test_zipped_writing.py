@@ -15,20 +15,12 @@ from pathlib import Path
 import anyio
 import pytest
 import zip_crasher
+from contents import content, names
 
 import stores.zipped.session as zip_session
 from stores.errors import Corrupt, Denied, NoSpace, Precondition, ReadOnly, StoreError, Unavailable
 from stores.testing import collect
 from stores.zipped import ZipStore, changes
-
-
-async def content(store) -> dict[str, bytes]:
-    return {key: (await store.get(key))[0] for key in (await collect(store, recursive=True)).objects}
-
-
-def names(directory) -> list[str]:
-    """Return what is in a directory of the disk."""
-    return sorted(found.name for found in directory.iterdir())
 
 
 def members(path) -> dict[str, bytes]:

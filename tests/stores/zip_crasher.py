@@ -23,6 +23,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from contents import names
+
 import stores.zipped.session as zip_session
 from stores.zipped import ZipStore, changes
 
@@ -31,11 +33,6 @@ def body(seed: int) -> bytes:
     """Return the bytes that a put with `seed` stores."""
     rng = random.Random(seed)
     return rng.randbytes(rng.choice((0, 10, 1000, 60_000)))
-
-
-def names(directory) -> list[str]:
-    """Return what is in a directory of the disk."""
-    return sorted(found.name for found in directory.iterdir())
 
 
 def apply(state: dict[str, int], change: list) -> dict[str, int]:
