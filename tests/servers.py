@@ -377,7 +377,7 @@ class _Process:
         self._log = log
         with log.open("wb") as output:
             self._child = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "TERM", *command],  # it ends with a test run that is killed
                 cwd=cwd,
                 env=os.environ | dict(env),
                 stdin=subprocess.DEVNULL,
