@@ -149,6 +149,9 @@ class Lookups:
                 at = await self.ahead.row(key)
                 if at is not None:
                     return Told(Lookup(prefix=PrefixMeta(key)), at)
+                if self._store.read_only and await self._arrays.confirm(array):
+                    # The grid has it; whether a chunk is there is asked when one is wanted.
+                    return Told(Lookup(prefix=PrefixMeta(key)), array.checked_at)
                 told = await self._ask_for_anything(key)
                 return told if told.found is None else dataclasses.replace(told, requests=0)
             if array is None and is_document(key) and not known.is_dir:

@@ -139,6 +139,26 @@ async def test_an_array_that_nobody_looked_at_costs_its_document(
         assert store.count() <= 3 + 2 * chunk.count("/")
 
 
+async def test_where_nothing_is_written_the_way_to_a_chunk_costs_nothing(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    store = FakeStore({**array((3, 3, 3)), "a/c/0/0/0": b"1"}, read_only=True)
+    del store.objects["a/c/2/0/0"], store.objects["a/c/2/0/1"], store.objects["a/c/2/0/2"]
+    client = Client(store, tmp_path, metadata_ttl=10)
+    async with kernel(client, "a"):
+        await client.read("a/zarr.json")
+        store.calls.clear()
+        assert await client.read("a/c/1/2/0") == content((1, 2, 0))
+        assert store.calls == [("get", "a/c/1/2/0")]
+        assert await failure(client.read("a/c/2/0/1")) == errno.ENOENT
+        assert await client.names("a/c/2/0") == []  # the grid has it
+        assert not await client.exists("a/c/3")
+        assert not await client.exists("a/c/1/x")
+        del store.objects["a/zarr.json"]
+        clock.jump(10.1)
+        assert not await client.exists("a/c/2/0")
+
+
 async def test_the_document_is_read_with_the_request_that_looked_it_up(tmp_path: Path) -> None:
     store = FakeStore(array((2,)))
     client = Client(store, tmp_path, metadata_ttl=10)
