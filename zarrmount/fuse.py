@@ -24,7 +24,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from stores.errors import NotFound
+from stores.errors import NotFound, StoreError
 from stores.meta import AttributeChange
 from zarrmount.attributes import PREFERRED_IO
 from zarrmount.dirents import NameEntries
@@ -189,9 +189,14 @@ class FuseOperations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        await self._vfs.rename(
-            parent_inode_old, os.fsdecode(name_old), parent_inode_new, os.fsdecode(name_new), flags
-        )
+        old, new = (parent_inode_old, name_old), (parent_inode_new, name_new)
+        try:
+            await self._vfs.rename(old[0], os.fsdecode(name_old), new[0], os.fsdecode(name_new), flags)
+        except StoreError:
+            # It may have taken place in part: the kernel must not go on with what had these names.
+            for parent, name in (old, new):
+                pyfuse3.invalidate_entry_async(parent, name, ignore_enoent=True)
+            raise
 
     @_handler
     async def link(

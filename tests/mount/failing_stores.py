@@ -31,7 +31,7 @@ def fails_while(**options: Any) -> MemoryStore:
 
 
 class DoesAsTold(MemoryStore):
-    """A store in memory that cannot be written to while a certain file says in which way."""
+    """A store in memory that fails in the way that a certain file says."""
 
     flag: Path
 
@@ -43,10 +43,17 @@ class DoesAsTold(MemoryStore):
         if said == "fail":
             raise OSError(5, "the flag says that it fails")
         await super().set(key, value, byte_range)
+        if said == "lose":
+            raise OSError(5, "the flag says that the answer is lost")
+
+    async def delete(self, key: str) -> None:
+        await super().delete(key)
+        if self.flag.read_text() == "lose deletions":
+            raise OSError(5, "the flag says that the answer is lost")
 
 
 def does_as_told(**options: Any) -> MemoryStore:
-    """Make a store that is written to as the file `flag` says: hang, refuse, fail, or well."""
+    """Make a store that is written to as the file `flag` says: hang, refuse, fail, lose, or well."""
     store = DoesAsTold()
     store.flag = Path(options["flag"])
     return store

@@ -115,3 +115,19 @@ def test_truncate_and_mknod_tell_at_once(mount: Mounted, flag: Path) -> None:
     assert mount.python("result = os.path.exists('dir/new')") is False
     flag.unlink()
     assert umount(mount)[0] == 0
+
+
+def test_a_rename_that_failed_half_way_is_looked_at_again(tmp_path: Path, flag: Path) -> None:
+    flag.write_text("well")
+    words = ("--storage-option", f"flag={flag}", "--write-timeout", "1", "--metadata-ttl", "60")
+    with mounted("python:mount.failing_stores:does_as_told", tmp_path, *words) as mount:
+        mount.sh("mkdir dir; echo before > dir/before")
+        flag.write_text("lose")
+        assert mount.python(WRITE, text=BYTES) == "EIO"
+        flag.write_text("lose deletions")
+        assert mount.errno_of("os.rename('dir/file', 'dir/new')") == "EIO"
+        flag.write_text("well")
+        # To the kernel both names were one file, of which a rename is done by doing nothing.
+        wait_for(lambda: mount.errno_of("os.rename('dir/file', 'dir/new')") == "ENOENT")
+        assert mount.sh("ls dir") == "before\nnew\n"
+        assert mount.sh("cat dir/new") == BYTES
