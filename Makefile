@@ -1,9 +1,9 @@
 # make install   .venv/bin/zarrmount, ready to use
 # make demo      mounts a small real store, reads it, writes to it, unmounts it
-# make test      installs what the tests need, and runs everything (about 20 minutes on 2 cores)
+# make test      installs what the tests need, and runs everything (about 24 minutes on 2 cores)
 # make lint      style, types and import layers only
 # make soak      the reliability suites, long: 200 crashes, thousands of operations with faults
-# make bench     the benchmarks, beside other mounts; writes docs/BENCHMARKS.md (about 25 minutes, needs a quiet machine)
+# make bench     the benchmarks, beside other mounts; writes docs/BENCHMARKS.md (about 14 minutes, needs a quiet machine)
 #                CASES=grid,write-files: some of them; BENCH_SCALE=smoke: all, tiny, nothing written
 # make bench-large   those of 100,000 chunks and more
 
