@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 ZARR_SUITE = Path(__file__).parent / "zarr_suite"
 
