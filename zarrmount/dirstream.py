@@ -29,9 +29,10 @@ from stores.meta import ListPage, PrefixMeta
 from zarrmount.errors import patiently
 from zarrmount.inodes import Inode
 from zarrmount.listings import LARGEST_LISTING, Found
-from zarrmount.namespace import Namespace, merge
+from zarrmount.namespace import Namespace
 from zarrmount.pages import NotFlatError, Pages
 from zarrmount.settings import TreeSettings
+from zarrmount.shown import merge
 
 __all__ = ["DirStream", "Entry"]
 
@@ -197,7 +198,7 @@ class DirStream:
             await self._finish()
             return
         asked, page = found
-        entries = self._namespace.usable(page, self._prefix)
+        entries = self._namespace.shown.usable(page, self._prefix)
         expires = self._expiry(asked, page)
         if page.first_index is not None and len(entries) == len(page.objects) + len(page.prefixes):
             new = [Entry(name, found, expires) for name, found in entries.items()]
@@ -217,7 +218,7 @@ class DirStream:
         part = await self._namespace.sweeps.part(self._prefix)
         if part is None:
             return False
-        entries = self._namespace.usable(ListPage(tuple(part.objects)), self._prefix)
+        entries = self._namespace.shown.usable(ListPage(tuple(part.objects)), self._prefix)
         self._started = part.asked
         self._add(entries, part.asked + self._settings.metadata_ttl)
         if self._collected is not None:
@@ -304,7 +305,7 @@ class DirStream:
             for index, known in enumerate(page.entries):
                 found = again.get(known.name, known.found)
                 if isinstance(found, PrefixMeta) != isinstance(known.found, PrefixMeta):
-                    self._namespace.report_both(join(self._prefix, known.name))
+                    self._namespace.shown.report_both(join(self._prefix, known.name))
                     if isinstance(found, PrefixMeta):
                         page.entries[index] = known._replace(found=found)
 

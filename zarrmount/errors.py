@@ -127,4 +127,4 @@ async def patiently(seconds: float, key: str, call: Callable[[], Awaitable[Resul
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
     reason = f": {last.message}" if last is not None else ""
-    raise Unavailable(f"the store did not answer within {seconds:.3g} s{reason}", key=key) from last
+    raise Unavailable(f"the store did not answer within {round(seconds, 2):g} s{reason}", key=key) from last

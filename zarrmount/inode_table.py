@@ -40,12 +40,6 @@ class _Numbers:
         page = self._pages.get(number // _PAGE)
         return None if page is None else page[number % _PAGE]
 
-    def __getitem__(self, number: int) -> Inode:
-        inode = self.get(number)
-        if inode is None:
-            raise KeyError(number)
-        return inode
-
     def __setitem__(self, number: int, inode: Inode) -> None:
         at = number // _PAGE
         page = self._pages.get(at)
@@ -95,10 +89,6 @@ class InodeTable:
     def is_large(self) -> bool:
         """Whether there are so many that what is known of those that nobody uses is better packed."""
         return len(self._by_number) > _LARGE
-
-    def get(self, number: int) -> Inode:
-        """Return the inode of a number; KeyError for one that the kernel cannot know."""
-        return self._by_number[number]
 
     def find(self, number: int) -> Inode | None:
         """Return the inode of a number, or None when it is gone."""
@@ -210,7 +200,7 @@ class InodeTable:
         """Assert what must hold between any two steps (used by tests)."""
         assert not NO_CHILDREN
         for inode in self._by_number:
-            assert inode is self._by_number[inode.number]
+            assert inode is self._by_number.get(inode.number)
             assert inode.number < self._next
             assert inode.lookups >= 0
             assert inode.number == ROOT_INODE or _is_held(inode), inode
@@ -218,11 +208,11 @@ class InodeTable:
                 assert inode.number == ROOT_INODE or inode.unlinked
             else:
                 assert inode.parent.children[inode.name] is inode
-                assert self._by_number[inode.parent.number] is inode.parent
+                assert self._by_number.get(inode.parent.number) is inode.parent
             for name, child in inode.children.items():
                 assert child.name == name
                 assert child.parent is inode
-                assert self._by_number[child.number] is child
+                assert self._by_number.get(child.number) is child
 
 
 def _is_held(inode: Inode) -> bool:

@@ -31,8 +31,8 @@ import trio
 
 from stores.base import Store
 from stores.errors import NotFound, StoreError, Unavailable
-from stores.keys import join, unusable_name
-from stores.meta import AttributeChange, ListPage, Lookup, ObjectMeta, PrefixMeta
+from stores.keys import join
+from stores.meta import AttributeChange, Lookup, ObjectMeta, PrefixMeta
 from zarrmount.errors import deadline, patiently
 from zarrmount.inode_table import InodeTable
 from zarrmount.inodes import Inode, Kind
@@ -40,15 +40,15 @@ from zarrmount.listings import LARGEST_LISTING, UNSURE, Begun, Found, Listing, L
 from zarrmount.lookups import Known, Lookups, Told
 from zarrmount.pages import Pages
 from zarrmount.settings import TreeSettings
+from zarrmount.shown import Shown, merge
 from zarrmount.sweeps import Sweeps
 
-__all__ = ["Namespace", "merge"]
+__all__ = ["Namespace"]
 
 log = logging.getLogger(__name__)
 
 _MOST_NEGATIVE = 65_536
 _MOST_REMEMBERED = 65_536
-_MOST_REPORTED = 10_000
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -62,8 +62,8 @@ class _Question:
     void : bool
         Whether the name changed here meanwhile.
     error : StoreError or None
-        What it said, if that was no answer; whoever waits with us is told the same, so that a
-        store that hangs makes everybody wait once and not one after the other.
+        What it said, if that was no answer.  Whoever waits with us goes on for as long as is left
+        of his own time: a store that hangs makes everybody wait once, not one after the other.
     """
 
     answered: trio.Event = dataclasses.field(default_factory=trio.Event)
@@ -100,8 +100,7 @@ class Namespace:
         self._listing: dict[int, _Question] = {}
         self._asking: dict[tuple[int, str], list[_Question]] = {}
         self._remembered: OrderedDict[str, tuple[str | None, AttributeChange]] = OrderedDict()
-        self._reported: set[str] = set()
-        self._hides_something: set[str] = set()
+        self.shown = Shown()
         table.on_drop = self._forgotten
 
     # -- one name ------------------------------------------------------------------------------
@@ -367,7 +366,7 @@ class Namespace:
     def _choose(self, found: Lookup, key: str) -> Found:
         if found.prefix is not None:
             if found.object is not None:
-                self.report_both(key)
+                self.shown.report_both(key)
             return found.prefix
         assert found.object is not None
         return found.object
@@ -541,27 +540,11 @@ class Namespace:
         async with aclosing(self._store.list_dir(prefix)) as listed:
             async for page in listed:
                 pages += 1
-                merge(entries, self.usable(page, prefix))
+                merge(entries, self.shown.usable(page, prefix))
                 if pages > most or len(entries) > LARGEST_LISTING or trio.current_time() >= expires:
                     self.listings.too_large(number, pages)
                     return
         self.keep_listing(directory, begun, entries, expires)
-
-    def usable(self, page: ListPage, prefix: str) -> dict[str, Found]:
-        """Return the entries of one page of a listing that can be shown, by name."""
-        entries: dict[str, Found] = {}
-        start = len(prefix) + 1 if prefix else 0
-        for found in page.prefixes:
-            name = found.prefix[start:]
-            if self._is_usable(name, found.prefix):
-                entries[name] = found
-        for meta in page.objects:
-            name = meta.key[start:]
-            if name in entries:
-                self.report_both(meta.key)
-            elif self._is_usable(name, meta.key):
-                entries[name] = meta
-        return entries
 
     async def is_empty(self, directory: Inode) -> bool:
         """Tell whether a directory holds nothing, in the store and here."""
@@ -569,7 +552,7 @@ class Namespace:
             return False
         listing = self.fresh_listing(directory)
         prefix = directory.key
-        if listing is not None and not listing.unsure and prefix not in self._hides_something:
+        if listing is not None and not listing.unsure and not self.shown.may_hide(prefix):
             return not listing.entries
         with deadline(self._settings.read_timeout, prefix):
             async with aclosing(self._store.list_dir(prefix)) as pages:
@@ -578,24 +561,6 @@ class Namespace:
                         return False
         return True
 
-    def _is_usable(self, name: str, key: str) -> bool:
-        reason = unusable_name(name)
-        if reason is not None:
-            if len(self._hides_something) < _MOST_REPORTED:
-                self._hides_something.add(key[: -len(name)].rstrip("/") if name else key.rstrip("/"))
-            self._report(key, f"cannot be shown as a file: its name {reason}")
-        return reason is None
-
-    def report_both(self, key: str) -> None:
-        """Tell, once, of a name that is both an object and a prefix."""
-        self._report(key, "is both an object and a prefix: the directory is shown")
-
-    def _report(self, key: str, what: str) -> None:
-        if key in self._reported or len(self._reported) >= _MOST_REPORTED:
-            return
-        self._reported.add(key)
-        log.warning("key %r %s", key, what)
-
 
 def _is_replaced_under_a_reader(inode: Inode, found: Found) -> bool:
     """Tell whether somebody else replaced a file of which a handle here has pinned a version."""
@@ -603,13 +568,6 @@ def _is_replaced_under_a_reader(inode: Inode, found: Found) -> bool:
         return False
     readers = [handle.reader for handle in inode.handles if handle.reader is not None]
     return any(reader.meta.version != found.version for reader in readers)
-
-
-def merge(entries: dict[str, Found], page: dict[str, Found]) -> None:
-    """Add the entries of one more page; what is both an object and a prefix is the prefix."""
-    for name, found in page.items():
-        if isinstance(found, PrefixMeta) or not isinstance(entries.get(name), PrefixMeta):
-            entries[name] = found
 
 
 def _kind_of(found: Found) -> Kind:

@@ -257,3 +257,15 @@ async def test_who_joins_a_question_late_has_patience_left_when_it_fails(
             nursery.start_soon(look, 9, 3)
     assert ended == {8: (pytest.approx(5, abs=0.1), errno.EIO), 9: (pytest.approx(5, abs=0.1), 0)}
     client.at_rest()
+
+
+async def test_a_directory_of_which_nothing_can_be_shown_is_not_empty_however_many_there_are(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zarrmount.shown._MOST_REPORTED", 2)
+    store = FakeStore({f"{name}//x": b"" for name in "abcd"})
+    client = Client(store, tmp_path, metadata_ttl=10)
+    for name in "abcd":
+        async with client.at(name):
+            assert await client.names(name) == []
+            assert await failure(client.rmdir(name)) == errno.ENOTEMPTY

@@ -226,7 +226,7 @@ async def test_an_object_and_a_prefix_of_one_name(tmp_path: Path, caplog: pytest
 async def test_unusable_names_are_told_once_and_the_log_is_bounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zarrmount.namespace._MOST_REPORTED", 4)
+    monkeypatch.setattr("zarrmount.shown._MOST_REPORTED", 4)
     store = FakeStore({f"{'x' * 300}{i}": b"" for i in range(10)} | {"good": b"", "d//e": b""})
     client = Client(store, tmp_path, metadata_ttl=0)
     with caplog.at_level(logging.WARNING):
